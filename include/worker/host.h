@@ -73,6 +73,10 @@ void host_count(struct host *host, const char *what, int delta);
 /* host_push_live(L): push a table of all counts. */
 void host_push_live(lua_State *L);
 
+/* What main returns when the loop ends; 0 at first. */
+void host_exit_set(struct host *host, int code);
+int host_exit(const struct host *host);
+
 size_t host_memory(const struct host *host);
 size_t host_memory_peak(const struct host *host);
 

@@ -68,9 +68,6 @@ bool tasks_run_ready(void *tasks);
 size_t tasks_alive(const struct tasks *tasks);
 uint64_t tasks_stale_wakes(const struct tasks *tasks);
 
-/* task_owner(L): a word for messages: the running task's name, or "?". */
-const char *task_owner(lua_State *L);
-
 /* luaopen_worker_core_task: start, join, cancel, sleep ... (see lua_task.c, floor 5, which adds
  * to it). */
 

@@ -1,0 +1,18 @@
+/* doors.h -- the list of all doors.  Floor 5.
+ *
+ * One line per door here and one in doors.c; main hands the list to the host.
+ */
+#ifndef WORKER_DOORS_H
+#define WORKER_DOORS_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+/* "worker.core.x" -> luaopen function; ends with {NULL, NULL}. */
+extern const luaL_Reg doors_list[];
+
+int luaopen_worker_core_log(lua_State *L);
+int luaopen_worker_core_sys(lua_State *L);
+int luaopen_worker_core_task(lua_State *L);
+
+#endif

@@ -1,0 +1,290 @@
+/* log.c -- the worker's own log, on stderr.  Floor 1.  See worker/log.h.
+ *
+ * A line is built in a buffer with a ceiling, secrets are replaced in the finished line, and one
+ * write() sends it.  Before the write the fd is asked whether it takes anything: a reader that has
+ * stopped must not stop the worker, so the line is dropped and counted instead.
+ *
+ * The state is file-level: there is one stderr in a process, and every floor writes to it.
+ */
+#include "worker/log.h"
+
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "worker/buf.h"
+#include "worker/clock.h"
+
+#define LOG_LINE	 ((size_t)32 * 1024)
+#define LOG_SECRET_LEAST 6
+
+struct log_secret {
+	char *text;
+	size_t length;
+};
+
+static struct {
+	int fd;
+	enum log_level level;
+	enum log_format format;
+	bool color;
+	unsigned long dropped;
+	struct log_secret *secrets;
+	size_t secret_count;
+} log_state = {.fd = STDERR_FILENO, .level = LOG_LEVEL_INFO};
+
+static const char *const log_names[] = {"debug", "info", "warn", "error"};
+static const char *const log_marks[] = {"debug  ", "", "warning ", "error  "};
+static const char *const log_colors[] = {"\033[2m", "", "\033[33m", "\033[31m"};
+static const int log_priorities[] = {7, 6, 4, 3};
+
+void log_level_set(enum log_level level)
+{
+	log_state.level = level;
+}
+
+void log_format_set(enum log_format format)
+{
+	log_state.format = format;
+}
+
+void log_color_set(bool color)
+{
+	log_state.color = color;
+}
+
+void log_fd_set(int fd)
+{
+	log_state.fd = fd;
+}
+
+bool log_enabled(enum log_level level)
+{
+	return level >= log_state.level;
+}
+
+/* --- secrets --- */
+
+bool log_secret(const char *text, size_t n)
+{
+	if (n < LOG_SECRET_LEAST)
+		return false;
+	for (size_t i = 0; i < log_state.secret_count; i++)
+		if (log_state.secrets[i].length == n &&
+		    memcmp(log_state.secrets[i].text, text, n) == 0)
+			return true;
+	struct log_secret *secrets = realloc(log_state.secrets, (log_state.secret_count + 1) *
+									sizeof *log_state.secrets);
+	if (secrets == NULL)
+		return false;
+	log_state.secrets = secrets;
+	char *copy = malloc(n);
+	if (copy == NULL)
+		return false;
+	memcpy(copy, text, n);
+	secrets[log_state.secret_count++] = (struct log_secret){.text = copy, .length = n};
+	return true;
+}
+
+void log_free(void)
+{
+	for (size_t i = 0; i < log_state.secret_count; i++) {
+		explicit_bzero(log_state.secrets[i].text, log_state.secrets[i].length);
+		free(log_state.secrets[i].text);
+	}
+	free(log_state.secrets);
+	log_state.secrets = NULL;
+	log_state.secret_count = 0;
+}
+
+static void log_redact(char *line, size_t *size)
+{
+	for (size_t i = 0; i < log_state.secret_count; i++) {
+		const struct log_secret *secret = &log_state.secrets[i];
+		char *at;
+		while ((at = memmem(line, *size, secret->text, secret->length)) != NULL) {
+			size_t rest = (size_t)(line + *size - at) - secret->length;
+			memcpy(at, "***", 3);
+			memmove(at + 3, at + secret->length, rest);
+			*size -= secret->length - 3;
+		}
+	}
+}
+
+/* --- building a line --- */
+
+/* Control characters would let a job or a server write lines of its own into our log. */
+static void log_escaped(struct buf *line, const char *text, size_t n, bool json)
+{
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (c == '"' || c == '\\')
+			buf_printf(line, "\\%c", c);
+		else if (c == '\n')
+			buf_append(line, "\\n", 2);
+		else if (c == '\t')
+			buf_append(line, "\\t", 2);
+		else if (c < 0x20 || c == 0x7f)
+			buf_printf(line, json ? "\\u%04x" : "\\x%02x", c);
+		else
+			buf_append(line, &c, 1);
+	}
+}
+
+static void log_plain(struct buf *line, const char *text, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (c == '\n')
+			buf_append(line, "\n  ", 3);
+		else if ((c < 0x20 && c != '\t') || c == 0x7f)
+			buf_printf(line, "\\x%02x", c);
+		else
+			buf_append(line, &c, 1);
+	}
+}
+
+static bool log_needs_quotes(const struct log_field *field)
+{
+	if (field->length == 0)
+		return true;
+	for (size_t i = 0; i < field->length; i++) {
+		unsigned char c = (unsigned char)field->value[i];
+		if (c <= ' ' || c == '"' || c == '=' || c == '\\' || c == 0x7f)
+			return true;
+	}
+	return false;
+}
+
+static void log_pair(struct buf *line, const struct log_field *field)
+{
+	bool quotes = log_needs_quotes(field);
+	buf_printf(line, quotes ? " %s=\"" : " %s=", field->key);
+	log_escaped(line, field->value, field->length, false);
+	if (quotes)
+		buf_append(line, "\"", 1);
+}
+
+static void log_json_string(struct buf *line, const char *key, const char *value, size_t n)
+{
+	buf_printf(line, ",\"%s\":\"", key);
+	log_escaped(line, value, n, true);
+	buf_append(line, "\"", 1);
+}
+
+static void log_json(struct buf *line, enum log_level level, const char *event, const char *message,
+		     const struct log_field *fields, size_t count)
+{
+	char now[CLOCK_ISO_SIZE];
+	clock_iso(now, clock_wall(), 3);
+	buf_printf(line, "{\"ts\":\"%s\"", now);
+	log_json_string(line, "level", log_names[level], strlen(log_names[level]));
+	log_json_string(line, "event", event, strlen(event));
+	log_json_string(line, "msg", message, strlen(message));
+	for (size_t i = 0; i < count; i++) {
+		if (fields[i].bare)
+			buf_printf(line, ",\"%s\":%.*s", fields[i].key, (int)fields[i].length,
+				   fields[i].value);
+		else
+			log_json_string(line, fields[i].key, fields[i].value, fields[i].length);
+	}
+	buf_append(line, "}\n", 2);
+}
+
+static void log_logfmt(struct buf *line, enum log_level level, const char *event,
+		       const char *message, const struct log_field *fields, size_t count)
+{
+	char now[CLOCK_ISO_SIZE];
+	clock_iso(now, clock_wall(), 3);
+	buf_printf(line, "ts=%s level=%s event=%s", now, log_names[level], event);
+	log_pair(line,
+		 &(struct log_field){.key = "msg", .value = message, .length = strlen(message)});
+	for (size_t i = 0; i < count; i++)
+		log_pair(line, &fields[i]);
+	buf_append(line, "\n", 1);
+}
+
+static void log_text(struct buf *line, enum log_level level, const char *message,
+		     const struct log_field *fields, size_t count)
+{
+	bool journal = log_state.format == LOG_FORMAT_JOURNAL;
+	char now[CLOCK_ISO_SIZE];
+	clock_iso(now, clock_wall(), 0);
+	if (journal)
+		buf_printf(line, "<%d>", log_priorities[level]);
+	else
+		buf_printf(line, "%.8s ", now + 11);
+	if (log_state.color)
+		buf_append(line, log_colors[level], strlen(log_colors[level]));
+	if (!journal)
+		buf_append(line, log_marks[level], strlen(log_marks[level]));
+	log_plain(line, message, strlen(message));
+	for (size_t i = 0; i < count; i++)
+		log_pair(line, &fields[i]);
+	if (log_state.color && log_colors[level][0] != '\0')
+		buf_append(line, "\033[0m", 4);
+	buf_append(line, "\n", 1);
+}
+
+/* --- writing it --- */
+
+static void log_send(struct buf *line)
+{
+	size_t size = buf_size(line);
+	char *text = line->data + line->head;
+	struct pollfd ready = {.fd = log_state.fd, .events = POLLOUT};
+	if (size == 0)
+		return;
+	log_redact(text, &size);
+	/* A line cut at the ceiling still ends as a line. */
+	text[size - 1] = '\n';
+	if (poll(&ready, 1, 0) < 1 || write(log_state.fd, text, size) < 0)
+		log_state.dropped++;
+}
+
+static void log_tell_dropped(void)
+{
+	struct pollfd ready = {.fd = log_state.fd, .events = POLLOUT};
+	if (log_state.dropped == 0 || poll(&ready, 1, 0) < 1)
+		return;
+	char text[64];
+	char count[24];
+	snprintf(count, sizeof count, "%lu", log_state.dropped);
+	snprintf(text, sizeof text, "%s log lines were dropped: stderr was full", count);
+	log_state.dropped = 0;
+	log_write(LOG_LEVEL_WARN, "log.dropped", text,
+		  &(struct log_field){"lines", count, strlen(count), true}, 1);
+}
+
+void log_write(enum log_level level, const char *event, const char *message,
+	       const struct log_field *fields, size_t count)
+{
+	if (!log_enabled(level))
+		return;
+	log_tell_dropped();
+	struct buf line;
+	buf_init(&line, LOG_LINE);
+	if (log_state.format == LOG_FORMAT_JSON)
+		log_json(&line, level, event, message, fields, count);
+	else if (log_state.format == LOG_FORMAT_LOGFMT)
+		log_logfmt(&line, level, event, message, fields, count);
+	else
+		log_text(&line, level, message, fields, count);
+	log_send(&line);
+	buf_free(&line);
+}
+
+void log_at(enum log_level level, const char *event, const char *fmt, ...)
+{
+	if (!log_enabled(level))
+		return;
+	char message[1024];
+	va_list args;
+	va_start(args, fmt);
+	vsnprintf(message, sizeof message, fmt, args);
+	va_end(args);
+	log_write(level, event, message, NULL, 0);
+}

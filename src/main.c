@@ -1,0 +1,91 @@
+/* main.c -- from exec to exit code.  Floor 6.
+ *
+ * The order matters: first every signal we mean to handle is blocked, before any thread exists that
+ * could receive it; then loop and host are made; then one task runs worker.main with the command
+ * line; when that task ends, so does the loop.  What a command line means is decided in Lua.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "worker/clock.h"
+#include "worker/doors.h"
+#include "worker/embed.h"
+#include "worker/host.h"
+#include "worker/log.h"
+#include "worker/loop.h"
+#include "worker/task.h"
+
+#define MIB	      ((size_t)1024 * 1024)
+#define EXIT_SOFTWARE 70
+
+static void main_block_signals(void)
+{
+	static const int handled[] = {SIGHUP,  SIGINT,	SIGQUIT, SIGTERM,
+				      SIGUSR1, SIGUSR2, SIGCHLD, SIGWINCH};
+	sigset_t set;
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof handled / sizeof *handled; i++)
+		sigaddset(&set, handled[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* worker.boot is the function of the first task; its arguments are ours. */
+static int main_start(lua_State *L)
+{
+	int argc = (int)lua_tointeger(L, 1);
+	char **argv = lua_touserdata(L, 2);
+	luaL_checkstack(L, argc + 4, "too many arguments");
+	lua_getglobal(L, "require");
+	lua_pushliteral(L, "worker.boot");
+	lua_call(L, 1, 1);
+	for (int i = 0; i < argc; i++)
+		lua_pushstring(L, argv[i]);
+	task_start(L, argc);
+	return 0;
+}
+
+static int main_run(struct loop *loop, int argc, char **argv, struct err *err)
+{
+	const struct host_options options = {
+		.loop = loop,
+		.doors = doors_list,
+		.files = embed_files,
+		.lua_dir = getenv("WORKER_LUA"),
+		.memory_ceiling = 256 * MIB,
+		.burst_ceiling = 64 * MIB,
+		.slow_ns = 200 * CLOCK_MS,
+		.runaway_ns = 5 * CLOCK_SECOND,
+	};
+	struct host *host = host_open(&options, err);
+	if (host == NULL)
+		return -1;
+	lua_State *L = host_state(host);
+	int code = -1;
+	lua_pushcfunction(L, main_start);
+	lua_pushinteger(L, argc);
+	lua_pushlightuserdata(L, argv);
+	if (host_call(L, 2, 0) == LUA_OK) {
+		loop_run(loop);
+		code = host_exit(host);
+	} else {
+		err_set(err, 0, "%s", luaL_tolstring(L, -1, NULL));
+	}
+	host_close(host);
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	struct err err = {.code = 0};
+	main_block_signals();
+	struct loop *loop = loop_new(&err);
+	int code = loop != NULL ? main_run(loop, argc, argv, &err) : -1;
+	if (code == -1)
+		fprintf(stderr, "worker: cannot start: %s\n", err.text);
+	if (loop != NULL)
+		loop_free(loop);
+	log_free();
+	return code == -1 ? EXIT_SOFTWARE : code;
+}
