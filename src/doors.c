@@ -8,7 +8,9 @@ int luaopen_cjson(lua_State *L);
 
 const luaL_Reg doors_list[] = {
 	{"cjson", luaopen_cjson},
+	{"worker.core.listen", luaopen_worker_core_listen},
 	{"worker.core.log", luaopen_worker_core_log},
+	{"worker.core.sock", luaopen_worker_core_sock},
 	{"worker.core.sys", luaopen_worker_core_sys},
 	{"worker.core.task", luaopen_worker_core_task},
 	{NULL, NULL},

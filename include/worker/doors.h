@@ -11,7 +11,13 @@
 /* "worker.core.x" -> luaopen function; ends with {NULL, NULL}. */
 extern const luaL_Reg doors_list[];
 
+int luaopen_worker_core_json(lua_State *L);
+int luaopen_worker_core_json_encode(lua_State *L);
+int luaopen_worker_core_mask(lua_State *L);
+int luaopen_worker_core_text(lua_State *L);
+int luaopen_worker_core_listen(lua_State *L);
 int luaopen_worker_core_log(lua_State *L);
+int luaopen_worker_core_sock(lua_State *L);
 int luaopen_worker_core_sys(lua_State *L);
 int luaopen_worker_core_task(lua_State *L);
 

@@ -1,0 +1,59 @@
+/* dial.h -- connecting to somebody: TCP, TLS, through a proxy, or a Unix socket.  Floor 3.
+ *
+ * TCP goes through libcurl (CURLOPT_CONNECT_ONLY), which brings name resolution in a thread,
+ * happy eyeballs, proxies and TLS.  A plain connection is taken out of libcurl's hands once it
+ * stands; a TLS connection stays with it, as the wire of the sock (worker/sock.h).
+ *
+ *	dial = dial_start(loop, &options, connected, arg, &err);
+ *	...
+ *	connected(arg):	dial_finish(dial, &sock, &err)	or	dial_cancel(dial)
+ *
+ * ${done} comes once, from the loop, unless the dial is cancelled first.  While a dial is under way
+ * the loop knows that something outside works.
+ */
+#ifndef WORKER_DIAL_H
+#define WORKER_DIAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "worker/err.h"
+#include "worker/loop.h"
+#include "worker/sock.h"
+
+struct dial_options {
+	const char *unix_path; /* or NULL: then host and port */
+	size_t unix_length;
+	const char *host;
+	int port;
+	int64_t timeout; /* for all of it: name, connection, proxy, TLS */
+	unsigned user_timeout_ms;
+	const char *proxy; /* NULL: what the environment says, "" for none; never for loopback */
+
+	bool tls;
+	bool insecure;	  /* accept any certificate */
+	bool alpn;	  /* offer http/1.1, which some WebSocket servers ask for */
+	const char *name; /* the name the certificate must carry, when it is not the host */
+	const char *ca_file, *ca_dir, *cert, *key;
+	const char *tls_min; /* "1.2" (also when NULL) or "1.3" */
+};
+
+struct dial;
+
+/* dial_start(loop, options, done, arg, err): copies what it needs.  NULL with ${err} set. */
+struct dial *dial_start(struct loop *loop, const struct dial_options *options,
+			void (*done)(void *arg), void *arg, struct err *err);
+
+/* dial_finish(dial, s, err): after ${done}: open the sock, or say why there is none.  Either way
+ * the dial is not the caller's any more. */
+int dial_finish(struct dial *dial, struct sock *s, struct err *err);
+
+/* dial_reason(dial): after ${done}, before dial_finish: dns, connect, tls, timeout, io; NULL when
+ * it stands. */
+const char *dial_reason(const struct dial *dial);
+
+/* dial_cancel(dial): at any time, instead of dial_finish. */
+void dial_cancel(struct dial *dial);
+
+#endif
