@@ -60,6 +60,14 @@ local function settle(before)
   return left
 end
 
+local cleanups = {}
+
+--- `spec.after_each(fn)`: call fn after every test, before what is left over is counted.  For
+-- support modules whose servers and files end with the test that made them.
+function spec.after_each(fn)
+  cleanups[#cleanups + 1] = fn
+end
+
 -- Running ----------------------------------------------------------------------------------------
 
 local function full_name(busted, element)
@@ -84,6 +92,7 @@ local function wrap_it(busted, options)
       local before = counts()
       sys.virtual(not name:find("#realtime", 1, true))
       executor(element)
+      for _, fn in ipairs(cleanups) do fn() end
       sys.virtual(false)
       local left = settle(before)
       if left then
