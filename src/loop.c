@@ -144,7 +144,15 @@ void loop_fd_del(struct loop *loop, struct loop_fd *watch)
 	epoll_ctl(loop->epoll, EPOLL_CTL_DEL, watch->fd, NULL);
 	loop->slots[watch->fd].watch = NULL;
 	watch->registered = false;
-	loop->fd_count--;
+	if (!watch->standing)
+		loop->fd_count--;
+}
+
+void loop_fd_standing(struct loop *loop, struct loop_fd *watch)
+{
+	if (watch->registered && !watch->standing)
+		loop->fd_count--;
+	watch->standing = true;
 }
 
 static void loop_dispatch(struct loop *loop, const struct epoll_event *event)
@@ -274,7 +282,7 @@ int loop_signal(struct loop *loop, int signo, void (*got)(void *arg, int signo),
 	}
 	/* The loop's own watch is not one that a spec could leak. */
 	if (fresh)
-		loop->fd_count--;
+		loop_fd_standing(loop, &loop->signal_watch);
 	loop->caught = wanted;
 	loop->catchers[signo] = (struct loop_catcher){.got = got, .arg = arg};
 	return 0;

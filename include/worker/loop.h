@@ -34,6 +34,7 @@ struct loop_fd {
 	void *arg;
 	int fd; /* valid while registered */
 	bool registered;
+	bool standing; /* not counted */
 };
 
 struct loop_timer {
@@ -65,6 +66,10 @@ void loop_fd_set(struct loop *loop, struct loop_fd *watch, uint32_t events);
 /* loop_fd_del(loop, watch): stop watching.  Always before close(): a child between fork and exec
  * may still hold the file open. */
 void loop_fd_del(struct loop *loop, struct loop_fd *watch);
+
+/* loop_fd_standing(loop, watch): this one stays for the life of the process: the counts of open
+ * watches, by which specs find leaks, leave it out. */
+void loop_fd_standing(struct loop *loop, struct loop_fd *watch);
 
 /* loop_timer_start(loop, timer, ns, due, arg): call ${due} once, ${ns} from now.  A running timer
  * is moved.  0, or -1 when out of memory. */

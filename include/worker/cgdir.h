@@ -1,0 +1,60 @@
+/* cgdir.h -- one control group directory, v1 or v2: read, write, kill, remove.  Floor 3.
+ *
+ * Everything here is async-signal-safe: no allocation, no stdio, no locks, no loop.  So the keeper,
+ * which is a fork of a process with threads, can use it too.  A directory is named by an open
+ * fd, or by the fd of its parent and its name.
+ */
+#ifndef WORKER_CGDIR_H
+#define WORKER_CGDIR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Where a worker itself lives if "no internal processes" drove it out of its group. */
+#define CGDIR_SPARE "main"
+
+/* cgdir_open(parent, name): an fd, or -1 with errno. */
+int cgdir_open(int parent, const char *name);
+
+/* cgdir_write(dir, file, text): 0, or -1 with errno. */
+int cgdir_write(int dir, const char *file, const char *text);
+int cgdir_write_number(int dir, const char *file, int64_t number);
+
+/* cgdir_read(dir, file, out, room): text with a NUL, cut at ${room}; its length, or -1. */
+ssize_t cgdir_read(int dir, const char *file, char *out, size_t room);
+
+/* cgdir_number(dir, file): -1 when the file is absent or says "max". */
+int64_t cgdir_number(int dir, const char *file);
+
+/* cgdir_field(dir, file, key): the number behind "key " in a file of such lines, or -1. */
+int64_t cgdir_field(int dir, const char *file, const char *key);
+
+/* cgdir_word(dir, file, word): is ${word} among the words of the file? */
+bool cgdir_word(int dir, const char *file, const char *word);
+
+/* cgdir_each(dir, visit, arg): call ${visit}(dir, name, arg) for every group directly below. */
+void cgdir_each(int dir, void (*visit)(int dir, const char *name, void *arg), void *arg);
+
+/* cgdir_signal(dir, signo): to every process in this group and below; returns how many were there.
+ * Signal 0 counts.  Processes of other pid namespaces (they read as 0) are left alone. */
+size_t cgdir_signal(int dir, int signo);
+
+/* cgdir_populated(dir): does anything live in this group or below? */
+bool cgdir_populated(int dir);
+
+/* cgdir_kill(dir): SIGKILL for all; one pass.  Where there is no cgroup.kill, forking is stopped
+ * first (freezer or pids limit), so that a few passes are enough. Returns whether one was. */
+bool cgdir_kill(int dir);
+
+/* cgdir_remove(parent, name): rmdir, deepest first; 0, or -1 with errno (EBUSY: not empty yet).
+ * A group that is not there is removed. */
+int cgdir_remove(int parent, const char *name);
+
+/* cgdir_end(parent, name, patience): kill and remove ${name} with all below, trying again for
+ * ${patience} milliseconds.  A group CGDIR_SPARE directly below is not killed: the caller may live
+ * there; the work is done when nothing else is left.  0, or -1 when it is not done yet. */
+int cgdir_end(int parent, const char *name, int patience);
+
+#endif
