@@ -50,7 +50,8 @@ static struct {
 	struct list trees;
 	uint64_t reaped, random, serial;
 	size_t adopted; /* while they are being counted */
-	bool foreign;	/* there were children before us */
+	bool opened;
+	bool foreign; /* there were children before us */
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- who is owned --- */
