@@ -234,8 +234,10 @@ void loop_defer_cancel(struct loop_work *work)
 	list_remove(&work->link);
 }
 
-static void loop_run_deferred(struct loop *loop)
+/* Returns whether anything ran: it may have woken a task, which must not wait for the next event. */
+static bool loop_run_deferred(struct loop *loop)
 {
+	bool ran = !list_empty(&loop->deferred);
 	struct list batch;
 	list_init(&batch);
 	list_splice(&batch, &loop->deferred);
@@ -244,6 +246,7 @@ static void loop_run_deferred(struct loop *loop)
 		struct loop_work *work = container_of(node, struct loop_work, link);
 		work->run(work->arg);
 	}
+	return ran;
 }
 
 /* --- signals --- */
@@ -370,10 +373,11 @@ void loop_run(struct loop *loop)
 	while (loop->running) {
 		loop->turns++;
 		bool busy = loop->hook != NULL && loop->hook(loop->hook_arg);
-		loop_run_deferred(loop);
+		if (loop_run_deferred(loop))
+			busy = true;
 		if (!loop->running)
 			break;
-		loop_poll(loop, busy || !list_empty(&loop->deferred));
+		loop_poll(loop, busy);
 		loop_fire(&loop->timers, clock_mono());
 		loop_fire(&loop->real_timers, clock_real());
 	}

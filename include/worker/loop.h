@@ -4,7 +4,8 @@
  *
  *	1  the turn hook: the tasks that were ready when the turn began (floor 4 sets it)
  *	2  deferred work
- *	3  wait for fds until the next timer is due (not at all while the hook has more to do)
+ *	3  wait for fds until the next timer is due (not at all while the hook has more to do, nor
+ *	   after deferred work, which may have woken a task)
  *	4  fd callbacks; each is checked again to be still wanted, since an earlier one may have
  *	   removed it
  *	5  timers that are due; one started by a callback of this turn waits for the next turn
