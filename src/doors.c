@@ -8,6 +8,7 @@ int luaopen_cjson(lua_State *L);
 
 const luaL_Reg doors_list[] = {
 	{"cjson", luaopen_cjson},
+	{"worker.core.http", luaopen_worker_core_http},
 	{"worker.core.listen", luaopen_worker_core_listen},
 	{"worker.core.log", luaopen_worker_core_log},
 	{"worker.core.sock", luaopen_worker_core_sock},

@@ -11,6 +11,7 @@
 /* "worker.core.x" -> luaopen function; ends with {NULL, NULL}. */
 extern const luaL_Reg doors_list[];
 
+int luaopen_worker_core_http(lua_State *L);
 int luaopen_worker_core_json(lua_State *L);
 int luaopen_worker_core_json_encode(lua_State *L);
 int luaopen_worker_core_mask(lua_State *L);

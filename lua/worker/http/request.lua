@@ -1,0 +1,292 @@
+-- http/request.lua: what a request is made of.
+--
+-- A request is a table with the `wire` options for the core, and what to do with the reply.  Client
+-- headers and the bearer belong to the client's own base: they do not go to other hosts, neither
+-- by an absolute address nor by a redirect.
+local core = require "worker.core.http"
+local errors = require "worker.error"
+
+local request = {}
+
+local methods = {}
+methods.__index = methods
+
+local OPTIONS = {}
+for name in ([[method path query headers timeout json form body file length expect redirects
+  max_body max_head to_file each stream]]):gmatch("%S+") do
+  OPTIONS[name] = true
+end
+
+-- Addresses --------------------------------------------------------------------------------------
+
+local function escape_byte(char)
+  return ("%%%02X"):format(char:byte())
+end
+
+function request.escape(text)
+  return (tostring(text):gsub("[^%w%-%._~]", escape_byte))
+end
+
+function request.url(base, ...)
+  local parts = { (base:gsub("/+$", "")) }
+  for index = 1, select("#", ...) do
+    local segment = select(index, ...)
+    if segment == nil then error(("http.url: segment %d is nil"):format(index), 2) end
+    local text = request.escape(segment)
+    if text == "." or text == ".." then
+      error(("http.url: segment %d is '%s', which would lead elsewhere"):format(index, text), 2)
+    end
+    parts[#parts + 1] = text
+  end
+  return table.concat(parts, "/")
+end
+
+local PORTS = { http = "80", https = "443" }
+
+--- `request.origin(url)`: "scheme://host:port" in lower case, for comparing.
+function request.origin(url)
+  local scheme, authority = url:lower():match("^(https?)://([^/?#]*)")
+  if not scheme then return nil end
+  authority = authority:gsub("^.*@", "")
+  local host, port = authority:match("^(.-):(%d*)$")
+  if not host or (host:find(":", 1, true) and host:sub(-1) ~= "]") then
+    host, port = authority, ""
+  end
+  return ("%s://%s:%s"):format(scheme, host, port ~= "" and port or PORTS[scheme])
+end
+
+--- `request.shown(url)`: the address without credentials and query, for messages.
+function request.shown(url)
+  return (url:gsub("^(%a+://)[^/?#]*@", "%1"):gsub("[?#].*", ""))
+end
+
+-- Queries and forms ------------------------------------------------------------------------------
+
+local function add_pair(parts, name, value)
+  if type(value) == "table" then
+    for _, one in ipairs(value) do add_pair(parts, name, one) end
+  elseif value ~= nil then
+    parts[#parts + 1] = request.escape(name) .. "=" .. request.escape(value)
+  end
+end
+
+-- A list of pairs keeps its order; the keys of a table are sorted, so that the same request is the
+-- same bytes every time.
+local function encode_pairs(pairs_or_table)
+  local parts, names = {}, {}
+  for index, pair in ipairs(pairs_or_table) do
+    if type(pair) ~= "table" then
+      error(("http: query or form entry %d: expected {name, value}, got %s"):format(
+        index, type(pair)), 0)
+    end
+    add_pair(parts, pair[1], pair[2])
+  end
+  for name in pairs(pairs_or_table) do
+    if type(name) ~= "number" then names[#names + 1] = tostring(name) end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do add_pair(parts, name, pairs_or_table[name]) end
+  return table.concat(parts, "&")
+end
+
+local function with_query(url, query)
+  local text = type(query) == "table" and encode_pairs(query) or query
+  if not text or text == "" then return url end
+  local separator = not url:find("?", 1, true) and "?" or url:find("[?&]$") and "" or "&"
+  return url .. separator .. text
+end
+
+local function full_url(client, path)
+  path = path or ""
+  if path:find("^[hH][tT][tT][pP][sS]?://") then return path end
+  if not client.base then
+    errors.raise("config", ("'%s': the client has no base, so a whole URL is needed"):format(
+      request.shown(path)))
+  end
+  if path == "" or path:find("^[/?]") then return client.base .. path end
+  return client.base .. "/" .. path
+end
+
+-- Headers ----------------------------------------------------------------------------------------
+
+--- `request.reveal(value)`: the text of a secret; anything else as it is.
+function request.reveal(value)
+  if type(value) == "table" or type(value) == "userdata" then return value:reveal() end
+  return value
+end
+
+local function put_header(list, name, value)
+  list[#list + 1], list[#list + 2] = name, tostring(value)
+end
+
+local function is_secret(value)
+  return type(value) == "userdata" or type(value) == "table" and value.reveal ~= nil
+end
+
+--- `request.headers(table)`: {Name = value or list of values} as { list = {name, value, ...}, has =
+-- {[lower-case name] = true} }.  Sorted, so that the same request is the same bytes every time.
+function request.headers(headers)
+  local list, has, names = {}, {}, {}
+  for name in pairs(headers or {}) do
+    if type(name) ~= "string" then
+      error("http: headers: expected {Name = value}, got a list", 0)
+    end
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local value = headers[name]
+    has[name:lower()] = true
+    if type(value) == "table" and not is_secret(value) then
+      for _, one in ipairs(value) do put_header(list, name, request.reveal(one)) end
+    else
+      put_header(list, name, request.reveal(value))
+    end
+  end
+  return { list = list, has = has }
+end
+
+local CREDENTIALS = { authorization = true, cookie = true, ["proxy-authorization"] = true }
+
+local function wire_headers(client, own, at_home, content_type)
+  local list = {}
+  for index = 1, #own.list, 2 do
+    local name = own.list[index]
+    if at_home ~= "away" or not CREDENTIALS[name:lower()] then
+      put_header(list, name, own.list[index + 1])
+    end
+  end
+  if at_home == true then
+    for index = 1, #client.headers.list, 2 do
+      local name = client.headers.list[index]
+      if not own.has[name:lower()] then put_header(list, name, client.headers.list[index + 1]) end
+    end
+    if client.bearer and not own.has.authorization and not client.headers.has.authorization then
+      put_header(list, "Authorization", "Bearer " .. client.bearer)
+    end
+  end
+  if content_type and not own.has["content-type"] then
+    put_header(list, "Content-Type", content_type)
+  end
+  return list
+end
+
+-- The body ---------------------------------------------------------------------------------------
+
+local BODIES = { "json", "form", "body", "file" }
+
+local function take_body(self, options)
+  local given
+  for _, name in ipairs(BODIES) do
+    if options[name] ~= nil then
+      if given then
+        error(("http: a request has one body, not both '%s' and '%s'"):format(given, name), 0)
+      end
+      given = name
+    end
+  end
+  local wire = self.wire
+  if given == "json" then
+    wire.body, self.content_type = require "worker.json".encode(options.json), "application/json"
+  elseif given == "form" then
+    wire.body = encode_pairs(options.form)
+    self.content_type = "application/x-www-form-urlencoded"
+  elseif given == "file" then
+    wire.file = options.file
+  elseif type(options.body) == "function" then
+    wire.fed, wire.length, self.pieces = true, options.length, options.body
+  elseif given == "body" then
+    if type(options.body) ~= "string" then
+      error("http: body: expected text or an iterator function, got " .. type(options.body), 0)
+    end
+    wire.body = options.body
+  end
+end
+
+-- The request ------------------------------------------------------------------------------------
+
+local function expected_set(expect)
+  if expect == nil or expect == "any" then return expect end
+  local set = {}
+  for _, status in ipairs(type(expect) == "table" and expect or { expect }) do
+    set[status] = true
+  end
+  return set
+end
+
+local function wire_timeout(options, client)
+  local timeout = options.timeout
+  if timeout == nil then timeout = client.timeout end
+  return timeout == false and 0 or timeout
+end
+
+--- `request.new(client, options)`: check the options and lay everything out for the core.
+function request.new(client, options)
+  for name in pairs(options) do
+    if not OPTIONS[name] then
+      error(("http: a request has no option '%s'"):format(tostring(name)), 0)
+    end
+  end
+  local url = with_query(full_url(client, options.path), options.query)
+  local stream = (options.stream or options.each or options.to_file) and true or false
+  local self = setmetatable({
+    client = client, own = request.headers(options.headers),
+    expect = expected_set(options.expect), redirects = options.redirects or 0,
+    to_file = options.to_file, each = options.each,
+    wire = {
+      method = options.method or "GET", url = url, timeout = wire_timeout(options, client),
+      stream = stream, max_head = options.max_head or client.max_head,
+      max_body = options.max_body or not stream and client.max_body or nil,
+    },
+  }, methods)
+  take_body(self, options)
+  self.wire.patient = stream or self.wire.fed or self.wire.file ~= nil
+  local at_home = not client.origin or request.origin(url) == client.origin
+  self.wire.headers = wire_headers(client, self.own, at_home, self.content_type)
+  self.label = self.wire.method .. " " .. request.shown(url)
+  return self
+end
+
+--- `request:expects(status)`: is that the caller's idea of success?
+function methods:expects(status)
+  if self.expect == "any" then return true end
+  if self.expect then return self.expect[status] or false end
+  return status >= 200 and status < 300
+end
+
+-- Redirects --------------------------------------------------------------------------------------
+
+local FOLLOWED = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
+
+-- A request other than GET and HEAD is repeated elsewhere only by 307 and 308, which mean "the same
+-- again": what 301 to 303 make of a POST would be another request.
+local function may_follow(self, status)
+  if not FOLLOWED[status] or self:expects(status) or self.pieces then return false end
+  local method = self.wire.method
+  return method == "GET" or method == "HEAD" or status >= 307
+end
+
+--- `request:redirected(reply)`: the request that the reply sends us to; nil when it does not, or
+-- when following would repeat something else than what was asked, or leave TLS.
+function methods:redirected(reply)
+  local location = may_follow(self, reply.status) and reply:header("Location")
+  local url = location and core.resolve(self.wire.url, location)
+  if not url or (self.wire.url:lower():find("^https:") and not url:lower():find("^https:")) then
+    return nil
+  end
+  reply:close()
+  local onward = setmetatable({}, methods)
+  for name, value in pairs(self) do onward[name] = value end
+  onward.wire = {}
+  for name, value in pairs(self.wire) do onward.wire[name] = value end
+  local home = request.origin(url) == request.origin(self.wire.url)
+  onward.away = self.away or not home
+  onward.wire.url = url
+  local at_home = onward.away and "away" or
+    not self.client.origin or request.origin(url) == self.client.origin
+  onward.wire.headers = wire_headers(self.client, self.own, at_home, self.content_type)
+  onward.label = self.wire.method .. " " .. request.shown(url)
+  return onward
+end
+
+return request
