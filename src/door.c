@@ -128,6 +128,8 @@ void door_push_error(lua_State *L, const char *kind, const struct err *err)
 	if (err->code != 0) {
 		lua_pushinteger(L, err->code);
 		lua_setfield(L, -2, "code");
+		lua_pushstring(L, strerrorname_np(err->code));
+		lua_setfield(L, -2, "name");
 	}
 	if (luaL_newmetatable(L, "worker.error")) {
 		lua_pushcfunction(L, door_error_tostring);

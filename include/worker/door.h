@@ -11,8 +11,8 @@
  *	if (widget_open(w, &err) == -1)
  *		return door_raise(L, "transport", &err);
  *
- * Errors of the world are tables {kind=, message=, code=} with a common metatable; mistakes in
- * arguments are ordinary Lua errors (luaL_argerror).
+ * Errors of the world are tables {kind=, message=, code=, name=} with a common metatable (name is
+ * the code's: "ENOENT"); mistakes in arguments are ordinary Lua errors (luaL_argerror).
  */
 #ifndef WORKER_DOOR_H
 #define WORKER_DOOR_H

@@ -1,0 +1,573 @@
+/* journal.c -- the crash-safe record of claims and results.  Floor 3.
+ *
+ * The loop queues, the helper thread writes, and they never touch the same thing: at most one piece
+ * of work is with the thread, either a commit or a step of a compaction, and while it is there the
+ * loop only adds to the queue.
+ *
+ *	journal_pump	decides what the thread does next
+ *	commit		a batch of the queue: filled here, written and synced there, told here
+ *	compact		see journal_compact.h; commits go on between its steps
+ */
+#include "worker/journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "worker/aside.h"
+#include "worker/journal_commit.h"
+#include "worker/journal_compact.h"
+#include "worker/journal_index.h"
+#include "worker/lock.h"
+#include "worker/log.h"
+
+struct journal {
+	struct journal_options options;
+	char *name, *temp;
+	int dir, lock, fd;
+	uint32_t salt;
+	uint64_t end, reserved; /* of the file's good part; of the disk space that is ours */
+	struct journal_index index;
+	struct list queue;
+
+	struct aside *aside;
+	struct aside_job job;
+	struct journal_commit commit;	/* the thread's while ${busy} */
+	struct journal_compact compact; /* likewise */
+	struct journal_stats stats;
+
+	bool busy;	/* the thread has something of ours, or we are just deciding */
+	bool closing;	/* nothing new is begun */
+	bool committed; /* since the last step of the compaction */
+	bool dir_unsynced;
+	bool rewrite;	   /* a sync failed or damage was found: compact before anything else */
+	bool rewrite_now;  /* also with nobody waiting */
+	uint64_t patience; /* no compaction below this size, after one that failed */
+};
+
+static void journal_pump(struct journal *journal);
+
+/* --- commit --- */
+
+static void journal_tell(struct journal *journal, struct journal_op *op, const struct err *failure)
+{
+	if (failure != NULL)
+		journal->stats.failed++;
+	op->item = NULL;
+	op->done(op->arg, failure);
+}
+
+/* Take the first of the queue out and tell it ${failure}. */
+static void journal_refuse(struct journal *journal, const struct err *failure)
+{
+	struct journal_op *op = container_of(list_shift(&journal->queue), struct journal_op, link);
+	journal_tell(journal, op, failure);
+}
+
+static void commit_settle(struct journal *journal, struct journal_item *item)
+{
+	struct err err;
+	const char *doing = item->failure ? "writing to" : "syncing";
+	int failure = journal_commit_index(&journal->commit, item, &journal->index);
+	if (failure != 0) {
+		errno = failure;
+		err_errno(&err, "%s %s", doing, journal->options.path);
+	}
+	journal->stats.written += failure == 0;
+	if (item->op != NULL)
+		journal_tell(journal, item->op, failure ? &err : NULL);
+}
+
+static void commit_count(struct journal_stats *stats, int64_t ns)
+{
+	if (ns == 0)
+		return;
+	stats->syncs++;
+	stats->sync_ns += ns;
+	if (ns > stats->sync_max_ns)
+		stats->sync_max_ns = ns;
+}
+
+static bool commit_run(void *arg)
+{
+	journal_commit_run(&((struct journal *)arg)->commit);
+	return false;
+}
+
+static void commit_done(void *arg)
+{
+	struct journal *journal = arg;
+	struct journal_commit *commit = &journal->commit;
+	journal->end = commit->end;
+	journal->reserved = commit->reserved;
+	commit_count(&journal->stats, commit->sync_ns);
+	if (commit->failure != 0)
+		journal->rewrite = true;
+	else if (commit->sync_dir && commit->sync_ns > 0)
+		journal->dir_unsynced = false;
+	for (size_t i = 0; i < commit->count; i++)
+		commit_settle(journal, &commit->items[i]);
+	journal_commit_reset(commit);
+	journal->busy = false;
+	journal->committed = true;
+	journal_pump(journal);
+}
+
+/* Whether ${op} may be written at all, compacted or not. */
+static bool journal_has_room(const struct journal *journal, const struct journal_op *op,
+			     uint64_t used, struct err *err)
+{
+	const struct journal_options *options = &journal->options;
+	uint64_t size = journal_file_size(&op->record);
+	if (op->record.op == JOURNAL_FILE_DROP)
+		return true;
+	if (used + size > options->max_bytes) {
+		err_set(err, ENOSPC, "%s is full: %llu of %llu bytes are live", options->path,
+			(unsigned long long)journal->index.bytes,
+			(unsigned long long)options->max_bytes);
+		return false;
+	}
+	const struct journal_file_record *record = &op->record;
+	if (journal->index.count + journal->commit.count >= options->max_records &&
+	    !journal_find(journal, record->kind, record->kind_length, record->key,
+			  record->key_length)) {
+		err_set(err, ENOSPC, "%s is full: %zu live records", options->path,
+			journal->index.count);
+		return false;
+	}
+	return true;
+}
+
+static void commit_fill(struct journal *journal)
+{
+	struct journal_commit *commit = &journal->commit;
+	struct err err;
+	while (!list_empty(&journal->queue) && !journal_commit_full(commit)) {
+		struct journal_op *op = container_of(journal->queue.next, struct journal_op, link);
+		uint64_t used = journal->end + buf_size(&commit->data);
+		if (!journal_has_room(journal, op, used, &err)) {
+			/* When this batch is through there may be room: next time. */
+			if (commit->count > 0)
+				return;
+			journal_refuse(journal, &err);
+			continue;
+		}
+		struct journal_item *item =
+			journal_commit_add(commit, &op->record, journal->salt, &err);
+		if (item == NULL) {
+			journal_refuse(journal, &err);
+			continue;
+		}
+		list_remove(&op->link);
+		item->op = op;
+		op->item = item;
+	}
+}
+
+/* Whether there was anything to commit. */
+static bool commit_start(struct journal *journal)
+{
+	struct journal_commit *commit = &journal->commit;
+	commit_fill(journal);
+	if (commit->count == 0)
+		return false;
+	commit->fd = journal->fd;
+	commit->dir = journal->dir;
+	commit->end = journal->end;
+	commit->reserved = journal->reserved;
+	commit->sync_dir = journal->dir_unsynced;
+	aside_start(journal->aside, &journal->job, commit_run, commit_done, journal);
+	return true;
+}
+
+/* --- compaction --- */
+
+static uint64_t journal_dead(const struct journal *journal)
+{
+	return journal->end - JOURNAL_FILE_HEADER - journal->index.bytes;
+}
+
+/* Whether the first of the queue would fit if the dead records were gone. */
+static bool journal_is_tight(const struct journal *journal)
+{
+	if (list_empty(&journal->queue) || journal_dead(journal) == 0)
+		return false;
+	const struct journal_op *op = container_of(journal->queue.next, struct journal_op, link);
+	uint64_t compacted = JOURNAL_FILE_HEADER + journal->index.bytes;
+	return !journal_has_room(journal, op, journal->end, NULL) &&
+	       journal_has_room(journal, op, compacted, NULL);
+}
+
+static bool journal_wants_compact(const struct journal *journal)
+{
+	if (journal->rewrite && (journal->rewrite_now || !list_empty(&journal->queue)))
+		return true;
+	if (journal->end > journal->options.compact_bytes && journal->end > journal->patience &&
+	    journal_dead(journal) > journal->index.bytes)
+		return true;
+	return journal_is_tight(journal);
+}
+
+static void compact_swap(struct journal *journal)
+{
+	struct journal_compact *compact = &journal->compact;
+	journal_compact_apply(compact, &journal->index);
+	close(journal->fd);
+	journal->fd = compact->fd;
+	journal->end = compact->end;
+	journal->reserved = 0;
+	journal->dir_unsynced = compact->dir_unsynced;
+	journal->rewrite = journal->rewrite_now = false;
+	journal->patience = 0;
+	journal->stats.compactions++;
+	if (compact->lost > 0)
+		log_at(LOG_LEVEL_ERROR, "journal.lost", "%s: %zu records could not be read back",
+		       journal->options.path, compact->lost);
+}
+
+/* Whoever cannot go on without the compaction is told why there is none. */
+static void compact_failed(struct journal *journal)
+{
+	const struct err *err = &journal->compact.err;
+	bool tight = journal_is_tight(journal);
+	log_at(LOG_LEVEL_WARN, "journal.compact_failed", "compacting %s: %s", journal->options.path,
+	       err->text);
+	journal->patience = journal->end + journal->end / 4;
+	journal->rewrite_now = false;
+	if (journal->rewrite)
+		while (!list_empty(&journal->queue))
+			journal_refuse(journal, err);
+	else if (tight)
+		journal_refuse(journal, err);
+}
+
+static void compact_settle(struct journal *journal)
+{
+	if (journal->compact.renamed)
+		compact_swap(journal);
+	else
+		compact_failed(journal);
+	journal_compact_end(&journal->compact);
+}
+
+static void compact_done(void *arg)
+{
+	struct journal *journal = arg;
+	if (journal->compact.failed || journal->compact.renamed)
+		compact_settle(journal);
+	journal->busy = journal->committed = false;
+	journal_pump(journal);
+}
+
+static bool compact_run(void *arg)
+{
+	struct journal_compact *compact = &((struct journal *)arg)->compact;
+	return journal_compact_copied(compact) && compact->fd != -1
+		       ? journal_compact_finish(compact)
+		       : journal_compact_copy(compact);
+}
+
+static bool compact_start(struct journal *journal)
+{
+	struct journal_compact *compact = &journal->compact;
+	if (!compact->active) {
+		*compact = (struct journal_compact){.dir = journal->dir,
+						    .name = journal->name,
+						    .temp = journal->temp,
+						    .from = journal->fd,
+						    .salt = journal->salt,
+						    .until = journal->end};
+		if (journal_compact_begin(compact, &journal->index) == -1) {
+			compact_settle(journal);
+			return false;
+		}
+	}
+	compact->stop = journal->end;
+	aside_start(journal->aside, &journal->job, compact_run, compact_done, journal);
+	return true;
+}
+
+/* A compaction under way takes turns with the commits, unless nothing may be committed before it is
+ * through. */
+static bool journal_compact_next(const struct journal *journal)
+{
+	if (!journal->compact.active)
+		return journal_wants_compact(journal);
+	return list_empty(&journal->queue) || journal->committed || journal->rewrite ||
+	       journal_is_tight(journal);
+}
+
+/* What next?  ${busy} also while deciding: whoever is told something now may ask for more. */
+static void journal_pump(struct journal *journal)
+{
+	while (!journal->busy && !journal->closing) {
+		bool compact = journal_compact_next(journal);
+		if (!compact && list_empty(&journal->queue))
+			break;
+		journal->busy = true;
+		journal->busy = compact ? compact_start(journal) : commit_start(journal);
+	}
+}
+
+/* --- opening --- */
+
+static int journal_names(struct journal *journal, const char *path, struct err *err)
+{
+	const char *slash = strrchr(path, '/');
+	const char *name = slash ? slash + 1 : path;
+	char *dir = slash ? strndup(path, slash > path ? (size_t)(slash - path) : 1) : strdup(".");
+	journal->options.path = strdup(path);
+	journal->name = strdup(name);
+	if (asprintf(&journal->temp, "%s.new", name) == -1)
+		journal->temp = NULL;
+	if (dir == NULL || !journal->options.path || !journal->name || !journal->temp) {
+		free(dir);
+		return err_set(err, ENOMEM, "out of memory opening a journal");
+	}
+	journal->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (journal->dir == -1)
+		err_errno(err, "opening directory %s", dir);
+	free(dir);
+	return journal->dir == -1 ? -1 : 0;
+}
+
+static int journal_own(struct journal *journal, struct err *err)
+{
+	char lock[300];
+	if (snprintf(lock, sizeof lock, "%s.lock", journal->name) >= (int)sizeof lock)
+		return err_set(err, ENAMETOOLONG, "%s: the name is too long", journal->name);
+	journal->lock = lock_take(journal->dir, lock, false, err);
+	if (journal->lock == -1)
+		return err_wrap(err, "journal %s", journal->options.path);
+	unlinkat(journal->dir, journal->temp, 0);
+	return 0;
+}
+
+static int journal_create(struct journal *journal, struct err *err)
+{
+	if (getrandom(&journal->salt, sizeof journal->salt, 0) == -1)
+		return err_errno(err, "getrandom");
+	if (ftruncate(journal->fd, 0) == -1)
+		return err_errno(err, "truncating %s", journal->options.path);
+	if (journal_file_create(journal->fd, journal->salt, err) == -1)
+		return err_wrap(err, "%s", journal->options.path);
+	if (fsync(journal->fd) == -1 || fsync(journal->dir) == -1)
+		return err_errno(err, "syncing %s", journal->options.path);
+	journal->end = JOURNAL_FILE_HEADER;
+	return 0;
+}
+
+static int journal_visit(void *arg, const struct journal_file_record *record, uint64_t offset)
+{
+	struct journal *journal = arg;
+	if (record->op == JOURNAL_FILE_DROP) {
+		journal_index_drop(&journal->index, record->key, record->key_length);
+		return 0;
+	}
+	struct journal_entry *entry =
+		journal_index_entry(record->kind, record->kind_length, record->key,
+				    record->key_length, (uint32_t)record->payload_length);
+	if (entry == NULL)
+		return -1;
+	entry->offset = offset;
+	journal_index_add(&journal->index, entry);
+	return 0;
+}
+
+/* Keep what the file was under another name, and write the good records into a new one. */
+static void journal_keep_damaged(struct journal *journal)
+{
+	char name[300];
+	snprintf(name, sizeof name, "%.255s.damaged", journal->name);
+	unlinkat(journal->dir, name, 0);
+	if (linkat(journal->dir, journal->name, journal->dir, name, 0) == -1)
+		log_at(LOG_LEVEL_WARN, "journal.keep_failed", "keeping %s aside: %s", name,
+		       strerror(errno));
+	journal->rewrite = journal->rewrite_now = true;
+}
+
+static int journal_load(struct journal *journal, uint64_t size, struct journal_report *report,
+			struct err *err)
+{
+	struct journal_file_scan *scan = &report->scan;
+	int known = journal_file_check(journal->fd, &journal->salt, err);
+	if (known == -1)
+		return err_wrap(err, "%s", journal->options.path);
+	if (known == 0 && size > JOURNAL_FILE_HEADER)
+		return err_set(err, EBADMSG, "%s: its header is zero; move it out of the way",
+			       journal->options.path);
+	if (known == 0) {
+		scan->cut = size;
+		return journal_create(journal, err);
+	}
+	if (journal_file_read(journal->fd, size, journal->salt, journal_visit, journal, scan,
+			      err) == -1)
+		return err_wrap(err, "%s", journal->options.path);
+	journal->end = scan->end;
+	if (scan->damaged > 0)
+		journal_keep_damaged(journal);
+	if (scan->cut > 0 && ftruncate(journal->fd, (off_t)scan->end) == -1)
+		return err_errno(err, "truncating %s", journal->options.path);
+	return 0;
+}
+
+static int journal_start(struct journal *journal, struct loop *loop, struct journal_report *report,
+			 struct err *err)
+{
+	const char *path = journal->options.path;
+	struct stat st;
+	if (journal_names(journal, path, err) == -1 || journal_own(journal, err) == -1)
+		return -1;
+	journal->fd = openat(journal->dir, journal->name,
+			     O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (journal->fd == -1 || fstat(journal->fd, &st) == -1)
+		return err_errno(err, "opening %s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "%s is not a regular file", path);
+	if ((st.st_mode & 0777) != 0600 && fchmod(journal->fd, 0600) == -1)
+		return err_errno(err, "making %s private", path);
+	if (journal_load(journal, (uint64_t)st.st_size, report, err) == -1)
+		return -1;
+	report->records = journal->index.count;
+	journal->aside = aside_open(loop, "worker:journal", err);
+	return journal->aside == NULL ? -1 : 0;
+}
+
+static void journal_free(struct journal *journal)
+{
+	if (journal->fd != -1)
+		close(journal->fd);
+	if (journal->lock != -1)
+		close(journal->lock);
+	if (journal->dir != -1)
+		close(journal->dir);
+	journal_index_free(&journal->index);
+	journal_commit_free(&journal->commit);
+	free((char *)journal->options.path);
+	free(journal->name);
+	free(journal->temp);
+	free(journal);
+}
+
+struct journal *journal_open(struct loop *loop, const struct journal_options *options,
+			     struct journal_report *report, struct err *err)
+{
+	memset(report, 0, sizeof *report);
+	struct journal *journal = calloc(1, sizeof *journal);
+	if (journal == NULL) {
+		err_set(err, ENOMEM, "out of memory opening a journal");
+		return NULL;
+	}
+	journal->options = *options;
+	journal->fd = journal->lock = journal->dir = -1;
+	journal_index_init(&journal->index);
+	journal_commit_init(&journal->commit);
+	list_init(&journal->queue);
+	if (journal_start(journal, loop, report, err) == -1) {
+		journal_free(journal);
+		return NULL;
+	}
+	journal_pump(journal);
+	return journal;
+}
+
+void journal_close(struct journal *journal)
+{
+	struct err err;
+	journal->closing = true;
+	aside_close(journal->aside);
+	if (journal->compact.active)
+		journal_compact_end(&journal->compact);
+	err_set(&err, ECANCELED, "the journal %s was closed", journal->options.path);
+	while (!list_empty(&journal->queue))
+		journal_refuse(journal, &err);
+	journal_free(journal);
+}
+
+/* --- using --- */
+
+int journal_submit(struct journal *journal, struct journal_op *op, struct err *err)
+{
+	const struct journal_file_record *record = &op->record;
+	if (record->key_length == 0 || record->key_length > JOURNAL_FILE_KEY)
+		return err_set(err, EINVAL, "a journal key has 1 to %d bytes, this has %zu",
+			       JOURNAL_FILE_KEY, record->key_length);
+	if (record->kind_length > JOURNAL_FILE_KIND)
+		return err_set(err, EINVAL, "a journal kind has at most %d bytes, this has %zu",
+			       JOURNAL_FILE_KIND, record->kind_length);
+	if (record->payload_length > JOURNAL_FILE_PAYLOAD)
+		return err_set(err, EMSGSIZE, "a journal record holds %u bytes, not %zu",
+			       JOURNAL_FILE_PAYLOAD, record->payload_length);
+	op->item = NULL;
+	list_append(&journal->queue, &op->link);
+	journal_pump(journal);
+	return 0;
+}
+
+void journal_cancel(struct journal_op *op)
+{
+	list_remove(&op->link);
+	if (op->item != NULL)
+		op->item->op = NULL;
+	op->item = NULL;
+}
+
+static const struct journal_entry *journal_at(const struct journal *journal,
+					      const struct list *node)
+{
+	return node == &journal->index.order ? NULL
+					     : container_of(node, struct journal_entry, order);
+}
+
+const struct journal_entry *journal_first(const struct journal *journal)
+{
+	return journal_at(journal, journal->index.order.next);
+}
+
+const struct journal_entry *journal_next(const struct journal *journal,
+					 const struct journal_entry *entry)
+{
+	return journal_at(journal, entry->order.next);
+}
+
+const struct journal_entry *journal_find(const struct journal *journal, const char *kind,
+					 size_t kind_length, const char *key, size_t key_length)
+{
+	return journal_index_find(&journal->index, kind, kind_length, key, key_length);
+}
+
+const char *journal_read(const struct journal *journal, const struct journal_entry *entry,
+			 char *room, struct err *err)
+{
+	struct journal_file_record record;
+	size_t size = (size_t)journal_entry_size(entry);
+	ssize_t got = pread(journal->fd, room, size, (off_t)entry->offset);
+	if (got == -1) {
+		err_errno(err, "reading %s", journal->options.path);
+		return NULL;
+	}
+	if (journal_file_decode(room, (size_t)got, journal->salt, &record) != size) {
+		err_set(err, EBADMSG, "%s: the record at byte %llu is damaged",
+			journal->options.path, (unsigned long long)entry->offset);
+		return NULL;
+	}
+	return record.payload;
+}
+
+struct journal_stats journal_stats(const struct journal *journal)
+{
+	struct journal_stats stats = journal->stats;
+	stats.records = journal->index.count;
+	stats.file_bytes = journal->end;
+	stats.live_bytes = journal->index.bytes;
+	for (const struct list *node = journal->queue.next; node != &journal->queue;
+	     node = node->next)
+		stats.queued++;
+	stats.queued += journal->commit.count;
+	return stats;
+}
