@@ -1,0 +1,89 @@
+-- commands.lua: the commands of `worker`, and the options that all of them have.
+--
+-- A command is a module worker.commands.<name> that returns
+--
+--   { summary = "one line", usage = "[options] [DIR...]", doc = "a paragraph, may be left out",
+--     options = { ... } (see worker.args), words = { least, most },
+--     examples = { { "worker ...", "what it does" } },
+--     run = function(options, words) -> exit code }
+--
+-- `server = true` says that the command line names a server: the fields of its plugins are options
+-- too, and run gets (options, folders, registry).  stop_at_word: options end at the first word.
+-- parse(argv, options) instead does it all itself and returns what args.for_run does.
+-- complete: what its words are, for shells ("directory", "file", "plugin", "command", { words }).
+local commands = {}
+
+commands.GROUPS = {
+  { "Work", { "run", "exec", "check" } },
+  { "Plugins", { "plugins", "explain", "new", "spec" } },
+  { "This machine", { "config", "doctor", "completion", "version", "help" } },
+}
+
+commands.GLOBALS = {
+  help = { "flag", short = "h", doc = "Show this help." },
+  version = { "flag", short = "V", doc = "Show the version." },
+  verbose = { "count", short = "v", doc = "Tell more of what happens." },
+  quiet = { "flag", short = "q", doc = "Tell only what went wrong." },
+  log_level = {
+    "enum", values = { "debug", "info", "warn", "error" }, value = "LEVEL", env = "WORKER_LOG_LEVEL",
+    doc = "What the log tells: debug, info, warn or error.",
+  },
+  log_format = {
+    "enum", values = { "auto", "text", "logfmt", "json", "journal" }, value = "FORMAT",
+    env = "WORKER_LOG_FORMAT",
+    doc = "How the log looks: text, logfmt, json, journal, or auto (text on a terminal, journal "
+      .. "under systemd, else logfmt).",
+  },
+  color = { "flag", doc = "Colours, or none; otherwise on a terminal unless NO_COLOR is set." },
+}
+
+local function module_of(name) return "worker.commands." .. name end
+
+-- Whether there is such a module, without loading it: one that is there and broken has to be heard.
+local function has_module(name)
+  for _, searcher in ipairs(package.searchers) do
+    if type(searcher(name)) == "function" then return true end
+  end
+  return false
+end
+
+local is_known = {}
+for _, group in ipairs(commands.GROUPS) do
+  for _, name in ipairs(group[2]) do is_known[name] = true end
+end
+
+--- `commands.exists(name)`: whether it is a command of this binary.
+function commands.exists(name)
+  return is_known[name] == true and has_module(module_of(name))
+end
+
+--- `commands.get(name)`: the command; its mistakes in loading are raised.
+function commands.get(name)
+  return require(module_of(name))
+end
+
+--- `commands.names()`: all commands there are, in the order of the groups.
+function commands.names()
+  local names = {}
+  for _, group in ipairs(commands.GROUPS) do
+    for _, name in ipairs(group[2]) do
+      if commands.exists(name) then names[#names + 1] = name end
+    end
+  end
+  return names
+end
+
+--- `commands.with_globals(options)`: these options and those that every command has.
+function commands.with_globals(options)
+  local all = {}
+  for key, option in pairs(commands.GLOBALS) do all[key] = option end
+  for key, option in pairs(options or {}) do all[key] = option end
+  return all
+end
+
+--- `commands.options_of(name)`: all options of a command.
+function commands.options_of(name)
+  return commands.with_globals(commands.get(name).options)
+end
+
+return commands

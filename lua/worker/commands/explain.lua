@@ -1,0 +1,80 @@
+-- explain.lua: `worker explain`: a plugin's documentation, from the plugin's own table.
+local about = require "worker.about"
+local args = require "worker.args"
+local err = require "worker.error"
+local places = require "worker.places"
+local registries = require "worker.registry"
+local schema = require "worker.schema"
+local terminal = require "worker.terminal"
+
+local command = {
+  summary = "what a plugin does and how it is configured, with YAML to copy",
+  usage = "[options] [KIND/]NAME",
+  words = { 1, 1, missing = "say which plugin; `worker plugins` lists them" },
+  complete = "plugin",
+  options = {
+    plugins = { "list", value = "DIR", doc = "Look into this folder, too." },
+    sample = { "flag", doc = "Print only the YAML, for a file." },
+  },
+  examples = {
+    { "worker explain local", "the protocol `local`" },
+    { "worker explain policy/timeout --sample >> worker.yaml", "a block to begin with" },
+  },
+}
+
+local KINDS = { protocol = "protocol", executor = "executor", policy = "policy",
+  protocols = "protocol", executors = "executor", policies = "policy" }
+
+local function find(registry, word)
+  local kind, name = word:match("^(.-)/(.+)$")
+  if kind and not KINDS[kind] then
+    args.usage(("a kind of plugin is protocol, executor or policy, not '%s'"):format(kind))
+  end
+  local found, names = {}, {}
+  for _, entry in ipairs(registry:all()) do
+    if not kind or entry.kind == KINDS[kind] then
+      names[#names + 1] = entry.name
+      if entry.name == (name or word) then found[#found + 1] = entry end
+    end
+  end
+  if #found == 0 then
+    args.usage(("there is no plugin '%s' in %s%s"):format(word, table.concat(registry.dirs, ", "),
+      args.nearest(name or word, names, "'%s'")))
+  elseif #found > 1 then
+    args.usage(("there is more than one plugin '%s': say %s/%s or %s/%s"):format(word,
+      found[1].kind, found[1].name, found[2].kind, found[2].name))
+  end
+  return found[1]
+end
+
+local function sample(plugin)
+  if plugin.kind == "protocol" then
+    return "servers:\n" .. schema.sample(plugin, { indent = "    " }):gsub("^    protocol", "  - protocol", 1)
+  end
+  return schema.sample(plugin)
+end
+
+-- The documentation; a plugin without `doc` is described by the comment its file begins with.
+local function documentation(entry)
+  local told = schema.explain(entry.plugin)
+  if entry.plugin.doc then return told end
+  local words = terminal.wrap(about.paragraph(entry), terminal.width(), 2)
+  return (told:gsub("\n", function() return "\n\n  " .. words .. "\n" end, 1))
+end
+
+function command.run(options, words)
+  local entry = find(registries.open(places.plugin_dirs(options.plugins or {})), words[1])
+  if not entry.plugin then
+    err.raise("config", ("%s '%s' is broken: %s"):format(entry.kind, entry.name, entry.problem))
+  end
+  local block = sample(entry.plugin)
+  if options.sample then
+    io.stdout:write(block)
+    return 0
+  end
+  io.stdout:write(documentation(entry), "\nTo copy:\n\n", (block:gsub("[^\n]+", "  %0")),
+    "\n(", entry.path, ")\n")
+  return 0
+end
+
+return command

@@ -1,0 +1,24 @@
+-- spec.lua: `worker spec`: run specs inside this binary.
+local command = {
+  summary = "run specs (busted) inside this binary, on the real loop",
+  usage = "[options] [PATH...]",
+  doc = "A PATH is a spec file or a folder that is searched for *_spec.lua; without one it is spec/. "
+    .. "Every test runs in a task, so it may wait; time is virtual unless the name of the test "
+    .. "contains #realtime; what a test leaves behind (tasks, handles, children) fails it.",
+  complete = "file",
+  options = {
+    filter = { "string", value = "PATTERN", doc = "Only tests whose full name matches this Lua pattern." },
+    exclude = { "string", value = "PATTERN", doc = "Not the tests whose full name matches this Lua pattern." },
+    verbose = { "count", short = "v", doc = "Print the name of each test." },
+  },
+  examples = {
+    { "worker spec spec/plugins", "the specs of the plugins" },
+    { "worker spec --filter 'gives back' spec/plugins/acme_spec.lua", "some tests of one file" },
+  },
+}
+
+function command.run(options, paths)
+  return require("worker.spec").run(paths, options)
+end
+
+return command

@@ -1,0 +1,52 @@
+-- places.lua: where this worker finds its plugins.
+--
+-- The plugins that came with the worker are always there; a later folder wins over an earlier one:
+-- beside the source tree the binary was built in, /usr/share/worker, /etc/worker, ./plugins, then
+-- what the configuration and the command line name.
+local fs = require "worker.fs"
+
+local places = {}
+
+local SHARED = { "/usr/share/worker/plugins", "/etc/worker/plugins" }
+
+--- `places.is_directory(path)`: whether there is a directory of this name.
+function places.is_directory(path)
+  local stat = fs.stat(path)
+  return stat ~= nil and stat.type == "dir"
+end
+
+--- `places.binary()`: the path of the running binary.
+function places.binary()
+  return fs.readlink("/proc/self/exe")
+end
+
+-- Folders that are there, each once, however it is written.
+local function distinct(paths)
+  local dirs, seen = {}, {}
+  for i = #paths, 1, -1 do
+    local real = places.is_directory(paths[i]) and fs.realpath(paths[i])
+    if real and not seen[real] then
+      seen[real] = true
+      table.insert(dirs, 1, paths[i])
+    end
+  end
+  return dirs
+end
+
+--- `places.shipped()`: the folders that need not be named.
+function places.shipped()
+  local paths = table.move(SHARED, 1, #SHARED, 1, {})
+  local binary = places.binary()
+  if binary then table.insert(paths, 1, fs.join(fs.dir(fs.dir(binary)), "plugins")) end
+  paths[#paths + 1] = "plugins"
+  return distinct(paths)
+end
+
+--- `places.plugin_dirs(...)`: those and the folders of these lists.
+function places.plugin_dirs(...)
+  local paths = places.shipped()
+  for _, list in ipairs { ... } do table.move(list, 1, #list, #paths + 1, paths) end
+  return distinct(paths)
+end
+
+return places
