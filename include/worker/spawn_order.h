@@ -1,0 +1,103 @@
+/* spawn_order.h -- one spawn as seen by its three rooms.  Floor 3, for src/spawn*.c alone.
+ *
+ * spawn.c (the loop) writes an order, spawn_thread.c carries it out and writes the answer,
+ * spawn_child.c is what runs between clone and exec.  An order is sent by its address over a
+ * socket pair, together with the files it needs (SCM_RIGHTS): whoever holds it owns it.
+ *
+ * How a failure travels: the child writes its step and errno into a page that is shared whether or
+ * not the child shares our memory, then exits; since the clone is always a vfork, the thread reads
+ * the page once the child has exec'd or died.  No pipe, no read.
+ */
+#ifndef WORKER_SPAWN_ORDER_H
+#define WORKER_SPAWN_ORDER_H
+
+#include <stdint.h>
+
+#include "worker/spawn.h"
+
+/* Each is named in step_names, spawn_thread.c. */
+enum spawn_step {
+	SPAWN_STEP_NONE,
+	SPAWN_STEP_LOOKUP,
+	SPAWN_STEP_CLONE,
+	SPAWN_STEP_SESSION,
+	SPAWN_STEP_CGROUP,
+	SPAWN_STEP_OOM,
+	SPAWN_STEP_NICE,
+	SPAWN_STEP_LIMIT,
+	SPAWN_STEP_FILES,
+	SPAWN_STEP_GROUPS,
+	SPAWN_STEP_GROUP,
+	SPAWN_STEP_USER,
+	SPAWN_STEP_CHDIR,
+	SPAWN_STEP_DEATH,
+	SPAWN_STEP_PRIVILEGES,
+	SPAWN_STEP_EXEC,
+};
+
+struct spawn_order {
+	void *owner;		      /* its struct spawn */
+	struct spawn_request request; /* strings point into the same allocation */
+	char *const *argv, *const *envp;
+	const char *const *paths; /* what is tried with execve, in turn; ends with NULL */
+	bool searched;		  /* paths come from a search */
+
+	/* By the thread: the files under its own numbers, who to become. */
+	int fds[SPAWN_FDS], places[SPAWN_PLACES], cgroup;
+	uid_t uid;
+	gid_t gid;
+	gid_t *groups;
+	size_t group_count;
+	bool set_uid, set_gid;
+
+	/* The answer. */
+	pid_t pid;
+	int code; /* errno, or 0 */
+	enum spawn_step failed;
+	char step[200];
+	int64_t began; /* clock_real() */
+};
+
+/* What the child tells; in a shared page. */
+struct spawn_page {
+	int code;
+	enum spawn_step step;
+	int detail; /* which limit, which place */
+};
+
+/* What a child needs to know besides its order. */
+struct spawn_birth {
+	const struct spawn_order *order;
+	struct spawn_page *page;
+	int null_fd;
+	pid_t parent;
+	bool placed;   /* born in its cgroup: no need to write itself into it */
+	bool lift_oom; /* the worker is protected, the child shall not be */
+};
+
+/* spawn_order_new(request, err): a copy of everything, to be free()d; NULL with EINVAL, ENOMEM.
+ * spawn_order_files(request, fds): the files it needs, in the order in which they travel: the map,
+ * the places, the group; ${fds} has room for SPAWN_FILES.  spawn_order_explain(order, err): what
+ * failed, for a person. */
+struct spawn_order *spawn_order_new(const struct spawn_request *request, struct err *err);
+size_t spawn_order_files(const struct spawn_request *request, int *fds);
+void spawn_order_explain(const struct spawn_order *order, struct err *err);
+#define SPAWN_FILES (SPAWN_FDS + SPAWN_PLACES + 1)
+
+/* spawn_child_run(birth): from here to exec; never returns. */
+_Noreturn void spawn_child_run(void *birth);
+
+/* spawn_child_clone(birth, stack, size, pidfd): clone3 with our memory and vfork, on a stack of its
+ * own; the pid, or -1 with errno.  spawn_child_clone_plain: the same with a copy of our memory, by
+ * the old clone. */
+pid_t spawn_child_clone(struct spawn_birth *birth, void *stack, size_t size, int *pidfd);
+pid_t spawn_child_clone_plain(struct spawn_birth *birth, int *pidfd);
+
+/* The thread: started with its end of the socket pair. */
+struct spawn_thread;
+struct spawn_thread *spawn_thread_start(int sock, struct err *err);
+
+/* spawn_thread_join(thread): after the other end was shut down. */
+void spawn_thread_join(struct spawn_thread *thread);
+
+#endif

@@ -1,0 +1,272 @@
+-- process.lua: running programs.
+--
+-- A child is the leader of a session of its own.  Its tree is everything that descends from it,
+-- setsid or not: the processes in its control group when it was given one, else what the worker,
+-- as the reaper of its orphans, finds.  Leaving the block of a `local child <close>` kills the tree
+-- and reaps the leader, whatever the reason for leaving.
+local core = require "worker.core.process"
+local err = require "worker.error"
+local task = require "worker.task"
+
+local process = {}
+
+local DRAIN = 1 -- seconds that others may go on writing after the leader has exited
+local GRACE = 10
+
+local methods = {}
+local meta = { __index = methods, __name = "worker.process" }
+
+-- Options ------------------------------------------------------------------------------------------
+
+local OPTIONS = {
+  argv = true, cwd = true, env = true, stdin = true, merge = true, rlimits = true, umask = true,
+  user = true, group = true, nice = true, oom_score_adj = true, pdeathsig = true,
+  new_privileges = true, cgroup = true, output_limit = true, fds = true, plain = true,
+}
+
+local function check_options(options)
+  for name in pairs(options) do
+    if not OPTIONS[name] then
+      error(("process.spawn: there is no option '%s'"):format(tostring(name)), 3)
+    end
+  end
+  if type(options.argv) ~= "table" or type(options.argv[1]) ~= "string" then
+    error('process.spawn: argv: expected a list such as { "sh", "-c", "exit 3" }', 3)
+  end
+end
+
+local function entries(env)
+  local list = {}
+  for name, value in pairs(env or {}) do
+    if type(name) ~= "string" or name == "" or name:find("=", 1, true) then
+      error(("process.spawn: env: '%s' cannot be the name of a variable"):format(tostring(name)), 3)
+    end
+    list[#list + 1] = name .. "=" .. tostring(value)
+  end
+  table.sort(list)
+  return list
+end
+
+local function amount(value)
+  return value == "unlimited" and math.huge or value
+end
+
+local function limits(rlimits)
+  local list = {}
+  for name, value in pairs(rlimits or {}) do
+    local pair = type(value) == "table" and value or { value, value }
+    list[#list + 1] = { name, amount(pair[1]), amount(pair[2]) }
+  end
+  return list
+end
+
+local function id(value)
+  return value and tostring(value) or nil
+end
+
+--- `process.spawn(options) -> child`: start a program; waits until its exec has succeeded, else
+-- raises kind "spawn" with `code`, `name` ("ENOENT") and `step` ("exec /bin/foo").  Options:
+-- `argv` (a name without a slash is looked for in the PATH of `env`), `env` (a table; the child gets
+-- exactly this), `cwd`, `stdin` (a string of any size; `true` for child:write; else /dev/null),
+-- `merge` (stderr into stdout), `output_limit` (bytes per stream; the rest is read and dropped),
+-- `rlimits` ({ nofile = 1024, cpu = { 60, 65 }, core = "unlimited" }), `umask`, `user`, `group`,
+-- `nice`, `oom_score_adj`, `pdeathsig` (false: it may outlive the worker), `new_privileges` (false:
+-- set-uid programs gain nothing), `cgroup` (a group; without one the environment gets one more
+-- entry, WORKER_JOB_TAG, by which the child's descendants are found).
+function process.spawn(options)
+  check_options(options)
+  local env = options.env or {}
+  local handle = core.spawn {
+    argv = options.argv, env = entries(env), path = env.PATH, cwd = options.cwd,
+    stdin = options.stdin, merge = options.merge, output_limit = options.output_limit,
+    limits = limits(options.rlimits), umask = options.umask,
+    user = id(options.user), group = id(options.group),
+    nice = options.nice, oom_score_adj = options.oom_score_adj,
+    outlive = options.pdeathsig == false, no_new_privileges = options.new_privileges == false,
+    cgroup = options.cgroup, fds = options.fds, plain = options.plain,
+  }
+  return setmetatable({
+    handle = handle, cgroup = options.cgroup, pid = handle:pid(), leaked = false,
+  }, meta)
+end
+
+-- The tree -----------------------------------------------------------------------------------------
+
+-- A group whose handle was closed first has already taken everything in it along.
+local function populated(group)
+  local ok, is = pcall(group.populated, group)
+  return ok and is
+end
+
+local function signal_tree(child, signo)
+  if child.cgroup then
+    return populated(child.cgroup) and child.cgroup:signal(signo) > 0
+  end
+  return child.handle:signal(signo, true)
+end
+
+local function end_tree(child)
+  if not child.cgroup then return child.handle:end_tree() end
+  while populated(child.cgroup) do
+    child.cgroup:kill()
+    child.cgroup:wait()
+  end
+end
+
+-- The end of the leader is an event; that of the others, without a control group, is not.
+local function wait_tree(child)
+  child.handle:wait()
+  local pause = 0.005
+  while signal_tree(child, 0) do
+    task.sleep(pause)
+    pause = math.min(pause * 2, 0.1)
+  end
+end
+
+local function number(signal)
+  local signo = math.type(signal) == "integer" and signal
+    or core.signals[(tostring(signal):upper():gsub("^SIG", ""))]
+  return signo or error(("there is no signal '%s'"):format(tostring(signal)), 3)
+end
+
+-- The child ----------------------------------------------------------------------------------------
+
+--- `child:output([drain])`: an iterator over what the child writes: `for stream, text in
+-- child:output() do`.  `stream` is "stdout" or "stderr"; `text` is a piece of any bytes, at most 64
+-- KiB, cut anywhere.  While nobody asks, the child waits.  It ends when both streams do, or `drain`
+-- seconds (1) after the leader's exit when something else still holds them open: then
+-- `child.leaked` is true.
+function methods:output(drain)
+  local handle = self.handle
+  return function()
+    while true do
+      local stream, text = handle:read(drain or DRAIN)
+      if not stream then
+        self.leaked, self.dropped = handle:leaked(), handle:dropped()
+        return nil
+      end
+      if text ~= "" then return stream, text end
+    end
+  end
+end
+
+--- `child:wait() -> result`: wait for the leader's exit.  `result` has `code` (nil when a signal
+-- ended it), `signal`, `core`, `exit_code` (128 + signal in that case), and `usage` with `cpu`,
+-- `user`, `system`, `wall` in seconds and `peak_memory` in bytes (never less than the worker's own
+-- peak: the kernel hands it down).  Output that nobody reads can keep a child from exiting.
+function methods:wait()
+  return self.handle:wait()
+end
+
+--- `child:write(text) -> boolean`: write to its stdin (`stdin = true`); waits while the child does
+-- not read; false when it has closed its end.
+function methods:write(text)
+  return self.handle:write(text)
+end
+
+--- `child:finish_input()`: the end of its stdin.
+function methods:finish_input()
+  self.handle:shut()
+end
+
+--- `child:kill(signal, whom) -> boolean`: send a signal ("TERM", "SIGTERM" or 15) to the "leader"
+-- (the default) or the whole "tree"; whether somebody was there to get it.
+function methods:kill(signal, whom)
+  local signo = number(signal or "KILL")
+  if whom == nil or whom == "leader" then return self.handle:signal(signo, false) end
+  if whom ~= "tree" then error('child:kill: expected "leader" or "tree"', 2) end
+  return signal_tree(self, signo)
+end
+
+--- `child:stop{ signal = "TERM", grace = 10 } -> result`: end it in two stages: the signal for the
+-- whole tree; then, when `grace` seconds have passed and something is left, KILL for all of it,
+-- until nothing is.
+function methods:stop(options)
+  options = options or {}
+  signal_tree(self, number(options.signal or "TERM"))
+  task.within(options.grace or GRACE, wait_tree, self)
+  end_tree(self)
+  return self.handle:wait()
+end
+
+--- `child:close()`: the immediate form, which leaving a block does: KILL for the whole tree, and the
+-- leader is reaped.
+function methods:close()
+  local handle <close> = self.handle
+  if self.closed then return end
+  self.closed = true
+  end_tree(self)
+  handle:wait()
+end
+
+meta.__close = methods.close
+
+function meta:__tostring()
+  return ("%s, pid %d"):format(tostring(self.handle), self.pid)
+end
+
+--- `process.ending(child, { signal=, grace= })`: something to close after `child`'s own handle was
+-- declared: leaving the block early ends the child in two stages instead of at once.  Call
+-- `ending:done()` when the child has ended by itself.
+local ending_meta = { __index = {} }
+function ending_meta.__index:done() self.over = true end
+function ending_meta:__close()
+  if not self.over then self.child:stop(self.options) end
+end
+function process.ending(child, options)
+  return setmetatable({ child = child, options = options }, ending_meta)
+end
+
+-- Words around it ----------------------------------------------------------------------------------
+
+--- `process.env(base, overrides) -> table`: a copy of `base` (or nothing) with `overrides` on top; a
+-- value of false takes a variable out.
+function process.env(base, overrides)
+  local env = {}
+  for _, layer in ipairs { base or {}, overrides or {} } do
+    for name, value in pairs(layer) do
+      env[name] = value or nil
+    end
+  end
+  return env
+end
+
+local names = {}
+for name, signo in pairs(core.signals) do names[signo] = "SIG" .. name end
+
+--- `process.signal_name(number) -> "SIGTERM"`: or "signal 40" for those that have none.
+function process.signal_name(signo)
+  return names[signo] or ("signal " .. signo)
+end
+
+--- `process.exit_reason(result) -> text`: a result for a person: "exit code 3", "killed by SIGSEGV
+-- (core dumped)".
+function process.exit_reason(result)
+  if not result.signal then return ("exit code %d"):format(result.code) end
+  local core_dumped = result.core and " (core dumped)" or ""
+  return "killed by " .. process.signal_name(result.signal) .. core_dumped
+end
+
+--- `process.run(options) -> result`: spawn, read everything, wait: for small helpers.  The result has
+-- `stdout` and `stderr` too.  More than `output_limit` bytes (1 MiB) of one of them raise kind
+-- "limit".
+function process.run(options)
+  local most = options.output_limit or 1 << 20
+  local copy = {}
+  for name, value in pairs(options) do copy[name] = value end
+  copy.output_limit = most + 1
+  local child <close> = process.spawn(copy)
+  local pieces, sizes = { stdout = {}, stderr = {} }, { stdout = 0, stderr = 0 }
+  for stream, text in child:output() do
+    table.insert(pieces[stream], text)
+    sizes[stream] = sizes[stream] + #text
+    if sizes[stream] > most then
+      err.raise("limit", ("%s wrote more than %d bytes to %s"):format(options.argv[1], most, stream))
+    end
+  end
+  local result = child:wait()
+  result.stdout, result.stderr = table.concat(pieces.stdout), table.concat(pieces.stderr)
+  return result
+end
+
+return process

@@ -1,0 +1,207 @@
+-- What a child is born with, and what is said when it cannot be born.
+local core = require "worker.core.process"
+local process = require "worker.process"
+local sys = require "worker.core.sys"
+local task = require "worker.task"
+
+local PATH = "/usr/local/bin:/usr/bin:/bin"
+
+local function run(options)
+  options.env = process.env({ PATH = PATH }, options.env)
+  return process.run(options)
+end
+
+local function sh(script, options)
+  options = options or {}
+  options.argv = { "/bin/sh", "-c", script }
+  return run(options)
+end
+
+local function refused(options)
+  local ok, why = pcall(run, options)
+  assert.is_false(ok)
+  assert.equal("spawn", why.kind)
+  return why
+end
+
+local function write_file(path, text, mode)
+  local file <close> = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+  sh("chmod " .. mode .. " " .. path)
+end
+
+for _, plain in ipairs { false, true } do
+  local way = plain and "by a plain clone" or "by clone3"
+
+  describe("a child born " .. way, function()
+    local function born(script, options)
+      options = options or {}
+      options.plain = plain
+      return sh(script, options).stdout
+    end
+
+    it("leads a session and a group of its own", function()
+      local pid, group, session = born("cat /proc/$$/stat"):match("^(%d+) %(sh%) %u %d+ (%d+) (%d+)")
+      assert.equal(pid, group)
+      assert.equal(pid, session)
+    end)
+
+    it("sees three files, however many we have open", function()
+      local open = {}
+      for i = 1, 500 do open[i] = assert(io.open("/dev/null")) end
+      local seen = born("exec ls /proc/self/fd")
+      for i = 1, 500 do open[i]:close() end
+      assert.equal("0\n1\n2\n3\n", seen) -- 3 is the directory that ls reads
+    end)
+
+    it("sees the files it was given under the numbers it was given", function()
+      assert.equal("0\n1\n2\n3\n5\n9\n", born("exec ls /proc/self/fd", { fds = { [5] = 2, [9] = 1 } }))
+    end)
+
+    it("has no signal blocked and none ignored", function()
+      local status = born("cat /proc/self/status")
+      assert.equal(0, tonumber(status:match("SigBlk:%s*(%x+)"), 16))
+      assert.equal(0, tonumber(status:match("SigIgn:%s*(%x+)"), 16))
+    end)
+
+    it("ends quietly when its reader does, as SIGPIPE is not ignored", function()
+      assert.equal("y\n", born("yes | head -n 1"))
+    end)
+
+    it("reads /dev/null when it was given no input", function()
+      assert.equal("/dev/null\n", born("readlink /proc/self/fd/0"))
+    end)
+
+    it("tells the step and the reason when it cannot be", function()
+      local why = refused { argv = { "/no/such/thing" }, plain = plain }
+      assert.equal("ENOENT", why.name)
+      assert.equal("exec /no/such/thing", why.step)
+    end)
+
+    it("may be one of three hundred at once", function()
+      local list = {}
+      for i = 1, 300 do
+        list[i] = function() return sh("echo " .. i, { plain = plain }).stdout end
+      end
+      for i, text in ipairs(task.all(list)) do assert.equal(i .. "\n", text) end
+    end)
+  end)
+end
+
+describe("what a child is given", function()
+  it("limits", function()
+    local out = sh("ulimit -n; ulimit -Hn; ulimit -f; ulimit -c", {
+      rlimits = { nofile = { 100, 200 }, fsize = 512 * 1024, core = 0 },
+    }).stdout
+    assert.equal("100\n200\n1024\n0\n", out)
+  end)
+
+  it("umask, nice, oom_score_adj, no new privileges", function()
+    local out = sh("umask; nice; cat /proc/self/oom_score_adj; grep NoNew /proc/self/status", {
+      umask = tonumber("027", 8), nice = 5, oom_score_adj = 300, new_privileges = false,
+    }).stdout
+    assert.equal("0027\n5\n300\nNoNewPrivs:\t1\n", out)
+  end)
+
+  it("a user, with that user's groups and output that user may open", function()
+    if sys.uid() ~= 0 then return pending("needs root") end
+    local out = sh("id -un; id -gn; id -G; echo again > /dev/stdout", { user = "nobody" }).stdout
+    assert.equal("nobody\nnogroup\n65534\nagain\n", out)
+  end)
+
+  it("a user and a group by number", function()
+    if sys.uid() ~= 0 then return pending("needs root") end
+    local out = sh("id -u; id -g; id -G", { user = 4321, group = 8765 }).stdout
+    assert.equal("4321\n8765\n8765\n", out)
+  end)
+
+  it("the program its own PATH names, seen from its own directory", function()
+    sh("mkdir -p /tmp/spawn_spec/bin")
+    write_file("/tmp/spawn_spec/bin/tool", "#!/bin/sh\necho found\n", "755")
+    local out = run { argv = { "tool" }, cwd = "/tmp/spawn_spec", env = { PATH = "/nowhere:bin" } }
+    assert.equal("found\n", out.stdout)
+    sh("rm -r /tmp/spawn_spec")
+  end)
+end)
+
+describe("a program that cannot be started", function()
+  local dir = "/tmp/spawn_refused"
+
+  before_each(function() sh("mkdir -p " .. dir) end)
+  after_each(function() sh("rm -rf " .. dir) end)
+
+  local function message(options) return refused(options).message end
+
+  it("is missing in the PATH", function()
+    assert.equal("exec nosuch: No such file or directory in /usr/bin:/bin",
+      message { argv = { "nosuch" }, env = { PATH = "/usr/bin:/bin" } })
+  end)
+
+  it("is a directory", function()
+    assert.equal("exec /tmp: Permission denied (it is a directory)", message { argv = { "/tmp" } })
+  end)
+
+  it("may not be executed", function()
+    write_file(dir .. "/data", "text", "644")
+    local why = refused { argv = { dir .. "/data" } }
+    assert.equal("EACCES", why.name)
+    assert.equal("exec " .. dir .. "/data: Permission denied", why.message)
+  end)
+
+  it("has no interpreter", function()
+    write_file(dir .. "/script", "#!/no/such/interpreter\n", "755")
+    assert.equal("exec ./script: No such file or directory (the file is there, its interpreter is not)",
+      message { argv = { "./script" }, cwd = dir })
+  end)
+
+  it("is no program", function()
+    write_file(dir .. "/odd", "\127not an elf", "755")
+    assert.equal("ENOEXEC", refused { argv = { dir .. "/odd" } }.name)
+  end)
+
+  it("has no directory to start in", function()
+    local why = refused { argv = { "true" }, cwd = "/no/such/dir" }
+    assert.equal("chdir /no/such/dir: No such file or directory", why.message)
+    assert.equal("chdir /no/such/dir", why.step)
+  end)
+
+  it("belongs to nobody we know", function()
+    assert.equal("look up the user nosuchuser: No such file or directory",
+      message { argv = { "true" }, user = "nosuchuser" })
+  end)
+
+  it("has an argument longer than the kernel allows", function()
+    assert.equal("E2BIG", refused { argv = { "echo", ("x"):rep(200 * 1024) } }.name)
+  end)
+
+  it("is given a NUL, which is refused and not cut", function()
+    local ok, why = pcall(run, { argv = { "echo", "a\0b" } })
+    assert.is_false(ok)
+    assert.matches("argument 2 holds a NUL byte", why.message or why)
+  end)
+end)
+
+describe("the core's own handle", function()
+  it("tells its state", function()
+    local child = core.spawn { argv = { "/bin/sleep", "60" } }
+    assert.equal("worker.process (running)", tostring(child))
+    child:signal(core.signals.KILL, false)
+    assert.equal(9, child:wait().signal)
+    assert.equal("worker.process (exited)", tostring(child))
+    child:close()
+    assert.equal("worker.process (closed)", tostring(child))
+    assert.has_error(function() child:wait() end)
+  end)
+
+  it("kills what it stands for when it is collected", function()
+    local pid = core.spawn({ argv = { "/bin/sleep", "60" } }):pid()
+    collectgarbage()
+    collectgarbage()
+    for _ = 1, 200 do
+      if not io.open("/proc/" .. pid .. "/stat") then return end
+      task.sleep(0.01)
+    end
+    error("the child " .. pid .. " is still there")
+  end)
+end)

@@ -1,0 +1,297 @@
+/* spawn_child.c -- what runs between clone and exec.  Floor 3.  See worker/spawn_order.h.
+ *
+ * The child usually shares the worker's memory while the thread that cloned it is suspended, so
+ * this file may only make system calls and write to its own stack and to the shared page.  glibc's
+ * setuid and its relatives are poison here: they make every thread of the *worker* change its user;
+ * the raw calls change the caller alone.  No malloc, no locks, no stdio, no errno text.
+ *
+ * Order matters, and this is the order:
+ *
+ *	dispositions, session	before anything can be signalled as part of a group
+ *	cgroup			before anything is used that it should limit
+ *	oom, nice, limits	while we still may raise them
+ *	files, owner of pipes	while we still may give them away
+ *	groups, group, user
+ *	chdir			as the user: what they cannot enter must fail
+ *	death signal		after the user, since a change of user clears it
+ *	mask, exec
+ */
+#include "worker/spawn_order.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The child's frames are never left but by exec, which would leave the sanitizer's marks of them
+ * behind in the memory that we share. */
+#define CHILD __attribute__((no_sanitize("address", "undefined")))
+
+#define CHILD_DIED 127
+
+_Noreturn CHILD static void child_fail(const struct spawn_birth *birth, enum spawn_step step,
+				       int detail)
+{
+	birth->page->code = errno;
+	birth->page->detail = detail;
+	birth->page->step = step;
+	_exit(CHILD_DIED);
+}
+
+/* exec resets caught signals by itself, but it keeps ignored ones ignored: a job that inherits an
+ * ignored SIGPIPE never ends in "yes | head".  Raw, since glibc hides two of them. */
+CHILD static void child_reset_signals(void)
+{
+	struct {
+		uintptr_t handler, flags, restorer;
+		uint64_t mask;
+	} action = {0};
+	for (int signo = 1; signo < _NSIG; signo++)
+		syscall(SYS_rt_sigaction, signo, &action, NULL, sizeof action.mask);
+}
+
+CHILD static void child_unblock_signals(void)
+{
+	uint64_t none = 0;
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
+}
+
+CHILD static int child_write(int fd, const char *text, size_t n)
+{
+	return write(fd, text, n) == (ssize_t)n ? 0 : -1;
+}
+
+/* "0" is whoever writes it: no pid is passed, so there is no moment in which the child runs outside
+ * its groups. */
+CHILD static void child_enter_cgroups(const struct spawn_birth *birth)
+{
+	const struct spawn_order *order = birth->order;
+	for (size_t i = 0; i < order->request.place_count; i++)
+		if (child_write(order->places[i], "0", 1) == -1)
+			child_fail(birth, SPAWN_STEP_CGROUP, (int)i);
+	if (birth->placed || order->cgroup == -1)
+		return;
+	int fd = openat(order->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+	if (fd == -1 || child_write(fd, "0", 1) == -1)
+		child_fail(birth, SPAWN_STEP_CGROUP, (int)order->request.place_count);
+}
+
+CHILD static size_t child_decimal(char *out, int value)
+{
+	char digits[12];
+	size_t n = 0, length = 0;
+	unsigned rest = value < 0 ? -(unsigned)value : (unsigned)value;
+	do
+		digits[n++] = (char)('0' + rest % 10);
+	while (rest /= 10);
+	if (value < 0)
+		out[length++] = '-';
+	while (n > 0)
+		out[length++] = digits[--n];
+	return length;
+}
+
+CHILD static void child_set_oom(const struct spawn_birth *birth)
+{
+	int wanted = birth->order->request.oom_score_adj;
+	if (wanted == SPAWN_OOM_KEEP && !birth->lift_oom)
+		return;
+	char text[12];
+	size_t n = child_decimal(text, wanted == SPAWN_OOM_KEEP ? 0 : wanted);
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (fd == -1 || child_write(fd, text, n) == -1)
+		child_fail(birth, SPAWN_STEP_OOM, 0);
+	close(fd);
+}
+
+CHILD static void child_set_limits(const struct spawn_birth *birth)
+{
+	const struct spawn_request *request = &birth->order->request;
+	if (request->nice != 0) {
+		errno = 0;
+		int now = getpriority(PRIO_PROCESS, 0);
+		if (errno != 0 || setpriority(PRIO_PROCESS, 0, now + request->nice) == -1)
+			child_fail(birth, SPAWN_STEP_NICE, 0);
+	}
+	for (size_t i = 0; i < request->limit_count; i++) {
+		const struct spawn_limit *limit = &request->limits[i];
+		struct rlimit both = {.rlim_cur = limit->soft, .rlim_max = limit->hard};
+		if (setrlimit((__rlimit_resource_t)limit->resource, &both) == -1)
+			child_fail(birth, SPAWN_STEP_LIMIT, limit->resource);
+	}
+	if (request->umask != -1)
+		umask((mode_t)request->umask);
+}
+
+/* Sources are first moved above every target, so that no dup2 overwrites one that is still needed.
+ * Everything but the targets is close-on-exec: this table holds nothing else. */
+CHILD static void child_place_files(const struct spawn_birth *birth)
+{
+	const struct spawn_order *order = birth->order;
+	size_t count = order->request.fd_count;
+	int from[SPAWN_FDS], top = 2, null_fd;
+	for (size_t i = 0; i < count; i++)
+		if (order->request.fds[i].to > top)
+			top = order->request.fds[i].to;
+	if ((null_fd = fcntl(birth->null_fd, F_DUPFD_CLOEXEC, top + 1)) == -1)
+		child_fail(birth, SPAWN_STEP_FILES, 0);
+	for (size_t i = 0; i < count; i++) {
+		from[i] = order->fds[i];
+		if (from[i] <= top && (from[i] = fcntl(from[i], F_DUPFD_CLOEXEC, top + 1)) == -1)
+			child_fail(birth, SPAWN_STEP_FILES, 0);
+	}
+	for (int fd = 0; fd <= 2; fd++)
+		if (dup2(null_fd, fd) == -1)
+			child_fail(birth, SPAWN_STEP_FILES, fd);
+	for (size_t i = 0; i < count; i++) {
+		const struct spawn_fd *wanted = &order->request.fds[i];
+		if (dup2(from[i], wanted->to) == -1)
+			child_fail(birth, SPAWN_STEP_FILES, wanted->to);
+		if (wanted->give && order->set_uid && fchown(wanted->to, order->uid, (gid_t)-1))
+			child_fail(birth, SPAWN_STEP_FILES, wanted->to);
+	}
+}
+
+CHILD static void child_become(const struct spawn_birth *birth)
+{
+	const struct spawn_order *order = birth->order;
+	if (order->set_gid && syscall(SYS_setgroups, order->group_count, order->groups) == -1)
+		child_fail(birth, SPAWN_STEP_GROUPS, 0);
+	if (order->set_gid && syscall(SYS_setresgid, order->gid, order->gid, order->gid) == -1)
+		child_fail(birth, SPAWN_STEP_GROUP, 0);
+	if (order->set_uid && syscall(SYS_setresuid, order->uid, order->uid, order->uid) == -1)
+		child_fail(birth, SPAWN_STEP_USER, 0);
+}
+
+/* A worker that died before prctl would never send the signal; its children have another parent
+ * by then. */
+CHILD static void child_bind_to_parent(const struct spawn_birth *birth)
+{
+	if (birth->order->request.outlive)
+		return;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == -1)
+		child_fail(birth, SPAWN_STEP_DEATH, 0);
+	if (getppid() != birth->parent)
+		_exit(CHILD_DIED);
+}
+
+/* Like a shell: a name that is not there is looked for further on, one that may not be executed is
+ * remembered, anything else is the answer. */
+_Noreturn CHILD static void child_exec(const struct spawn_birth *birth)
+{
+	const struct spawn_order *order = birth->order;
+	int code = ENOENT, detail = 0;
+	for (int i = 0; order->paths[i] != NULL; i++) {
+		execve(order->paths[i], order->argv, order->envp);
+		if (errno == ENOENT || errno == ENOTDIR)
+			continue;
+		code = errno;
+		detail = i;
+		if (errno != EACCES)
+			break;
+	}
+	errno = code;
+	child_fail(birth, SPAWN_STEP_EXEC, detail);
+}
+
+_Noreturn CHILD void spawn_child_run(void *arg)
+{
+	const struct spawn_birth *birth = arg;
+	const struct spawn_request *request = &birth->order->request;
+
+	child_reset_signals();
+	if (setsid() == -1)
+		child_fail(birth, SPAWN_STEP_SESSION, 0);
+	child_enter_cgroups(birth);
+	child_set_oom(birth);
+	child_set_limits(birth);
+	child_place_files(birth);
+	child_become(birth);
+	if (request->cwd != NULL && chdir(request->cwd) == -1)
+		child_fail(birth, SPAWN_STEP_CHDIR, 0);
+	child_bind_to_parent(birth);
+	if (request->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
+		child_fail(birth, SPAWN_STEP_PRIVILEGES, 0);
+	child_unblock_signals();
+	child_exec(birth);
+}
+
+/* --- the two ways to clone --- */
+
+/* clone3 onto another stack cannot return twice from a C function: the child has no frame to return
+ * into.  So the call is made here, and the child goes straight into ${run}. */
+static long child_clone3(struct clone_args *args, void (*run)(void *), void *arg)
+{
+#if defined(__x86_64__)
+	long result;
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "mov %[arg], %%rdi\n\t"
+			 "call *%[run]\n\t"
+			 "ud2\n"
+			 "1:"
+			 : "=a"(result)
+			 : "0"((long)SYS_clone3), "D"(args),
+			   "S"(sizeof *args), [run] "r"(run), [arg] "r"(arg)
+			 : "rcx", "r11", "memory", "cc");
+	return result;
+#elif defined(__aarch64__)
+	register long number __asm__("x8") = SYS_clone3;
+	register long result __asm__("x0") = (long)(intptr_t)args;
+	register long size __asm__("x1") = (long)sizeof *args;
+	__asm__ volatile("svc 0\n\t"
+			 "cbnz x0, 1f\n\t"
+			 "mov x0, %[arg]\n\t"
+			 "blr %[run]\n\t"
+			 "brk 1\n"
+			 "1:"
+			 : "+r"(result)
+			 : "r"(number), "r"(size), [run] "r"(run), [arg] "r"(arg)
+			 : "memory", "cc", "x30");
+	return result;
+#else
+	(void)args, (void)run, (void)arg;
+	return -ENOSYS;
+#endif
+}
+
+pid_t spawn_child_clone(struct spawn_birth *birth, void *stack, size_t size, int *pidfd)
+{
+	const struct spawn_order *order = birth->order;
+	struct clone_args args = {
+		.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD,
+		.exit_signal = SIGCHLD,
+		.pidfd = (uintptr_t)pidfd,
+		.stack = (uintptr_t)stack,
+		.stack_size = size,
+	};
+	birth->placed = order->cgroup != -1;
+	if (birth->placed) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)order->cgroup;
+	}
+	long pid = child_clone3(&args, spawn_child_run, birth);
+	if (pid >= 0)
+		return (pid_t)pid;
+	errno = (int)-pid;
+	return -1;
+}
+
+/* CLONE_VFORK without CLONE_VM: a fork that suspends us all the same, so that the page can be read
+ * as soon as it returns. */
+pid_t spawn_child_clone_plain(struct spawn_birth *birth, int *pidfd)
+{
+	birth->placed = false;
+	long pid = syscall(SYS_clone, CLONE_VFORK | CLONE_PIDFD | SIGCHLD, NULL, pidfd, NULL, NULL);
+	if (pid == 0)
+		spawn_child_run(birth);
+	return (pid_t)pid;
+}

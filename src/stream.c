@@ -1,0 +1,237 @@
+/* stream.c -- bytes over a pipe.  Floor 3.  See worker/stream.h.
+ *
+ * The fd is registered with EPOLLONESHOT: after one event epoll is silent until it is asked again.
+ * Asking for no events would not do, as epoll reports a hang-up even then, turn after turn.
+ *
+ * One armed read is in one of three places: waiting for epoll; waiting in the pause, while more
+ * bytes come together; or in the list of deferred work, when the last read filled its room and so
+ * there is certainly more.  The last goes through the loop too, or a child that writes without end
+ * would keep everybody else from their turn.
+ */
+#include "worker/stream.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "worker/clock.h"
+
+#define STREAM_PIPE  (1024 * 1024)
+#define STREAM_PAUSE CLOCK_MS
+#define STREAM_GOOD  (STREAM_CHUNK / 2) /* worth reading without a pause */
+
+int stream_pipe(int fds[2], enum stream_end end, struct err *err)
+{
+	if (pipe2(fds, O_CLOEXEC) == -1)
+		return err_errno(err, "pipe");
+	int ours = end == STREAM_WE_READ ? fds[0] : fds[1];
+	fcntl(ours, F_SETFL, O_NONBLOCK);
+	/* A user without privileges has a quota for this; the usual 64 KiB work too. */
+	if (end == STREAM_WE_READ)
+		fcntl(ours, F_SETPIPE_SZ, STREAM_PIPE);
+	return 0;
+}
+
+static int memory_fill(int fd, const char *data, size_t n)
+{
+	while (n > 0) {
+		ssize_t wrote = write(fd, data, n);
+		if (wrote == -1 && errno == EINTR)
+			continue;
+		if (wrote == -1)
+			return -1;
+		data += wrote;
+		n -= (size_t)wrote;
+	}
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == -1)
+		return -1;
+	return lseek(fd, 0, SEEK_SET) == -1 ? -1 : 0;
+}
+
+int stream_memory(const void *data, size_t n, struct err *err)
+{
+	int fd = memfd_create("stdin", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd == -1)
+		return err_errno(err, "memory for the input");
+	if (memory_fill(fd, data, n) == 0)
+		return fd;
+	err_errno(err, "%zu bytes of input", n);
+	close(fd);
+	return -1;
+}
+
+/* --- reading --- */
+
+void stream_reader_open(struct stream_reader *reader, struct loop *loop, int fd,
+			void (*ready)(void *arg), void *arg)
+{
+	*reader = (struct stream_reader){
+		.loop = loop, .fd = fd, .ready = ready, .arg = arg, .open = true};
+}
+
+static void reader_tell(void *arg)
+{
+	struct stream_reader *reader = arg;
+	reader->armed = false;
+	reader->ready(reader->arg);
+}
+
+static void reader_event(void *arg, uint32_t events)
+{
+	struct stream_reader *reader = arg;
+	bool over = (events & (EPOLLHUP | EPOLLERR)) != 0;
+	if (!over && stream_reader_held(reader) < STREAM_GOOD &&
+	    loop_timer_start(reader->loop, &reader->pause, STREAM_PAUSE, reader_tell, reader) == 0)
+		return;
+	reader_tell(reader);
+}
+
+int stream_reader_arm(struct stream_reader *reader, struct err *err)
+{
+	const uint32_t events = EPOLLIN | EPOLLONESHOT;
+	if (reader->armed)
+		return 0;
+	if (reader->full)
+		loop_defer(reader->loop, &reader->again, reader_tell, reader);
+	else if (reader->watch.registered)
+		loop_fd_set(reader->loop, &reader->watch, events);
+	else if (loop_fd_add(reader->loop, &reader->watch, reader->fd, events, reader_event, reader,
+			     err) == -1)
+		return -1;
+	reader->armed = true;
+	return 0;
+}
+
+void stream_reader_disarm(struct stream_reader *reader)
+{
+	if (!reader->armed)
+		return;
+	loop_defer_cancel(&reader->again);
+	loop_timer_stop(reader->loop, &reader->pause);
+	loop_fd_del(reader->loop, &reader->watch);
+	reader->armed = false;
+}
+
+void stream_reader_hurry(struct stream_reader *reader)
+{
+	if (!loop_timer_running(&reader->pause))
+		return;
+	loop_timer_stop(reader->loop, &reader->pause);
+	loop_defer(reader->loop, &reader->again, reader_tell, reader);
+}
+
+/* What goes beyond the ceiling is still read: a child that is not listened to any more must not be
+ * stopped by a full pipe. */
+static size_t reader_keep(struct stream_reader *reader, size_t n)
+{
+	uint64_t before = reader->bytes;
+	reader->bytes += n;
+	if (reader->ceiling == 0 || reader->bytes <= reader->ceiling)
+		return n;
+	uint64_t room = before < reader->ceiling ? reader->ceiling - before : 0;
+	reader->dropped += n - room;
+	return (size_t)room;
+}
+
+size_t stream_reader_read(struct stream_reader *reader, char *room, size_t size)
+{
+	ssize_t n;
+	do
+		n = read(reader->fd, room, size);
+	while (n == -1 && errno == EINTR);
+	reader->full = n == (ssize_t)size;
+	if (n > 0)
+		return reader_keep(reader, (size_t)n);
+	if (n == 0 || errno != EAGAIN)
+		stream_reader_close(reader);
+	return 0;
+}
+
+size_t stream_reader_held(const struct stream_reader *reader)
+{
+	int held = 0;
+	return reader->open && ioctl(reader->fd, FIONREAD, &held) == 0 ? (size_t)held : 0;
+}
+
+void stream_reader_close(struct stream_reader *reader)
+{
+	if (!reader->open)
+		return;
+	stream_reader_disarm(reader);
+	loop_fd_del(reader->loop, &reader->watch);
+	close(reader->fd);
+	reader->open = false;
+}
+
+/* --- writing --- */
+
+void stream_writer_open(struct stream_writer *writer, struct loop *loop, int fd)
+{
+	*writer = (struct stream_writer){.loop = loop, .fd = fd, .open = true};
+}
+
+/* 1 when all is written, 0 when the pipe is full, -1 with errno. */
+static int writer_push(struct stream_writer *writer)
+{
+	while (writer->left > 0) {
+		ssize_t n = write(writer->fd, writer->data, writer->left);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1)
+			return errno == EAGAIN ? 0 : -1;
+		writer->data += n;
+		writer->left -= (size_t)n;
+		writer->bytes += (uint64_t)n;
+	}
+	return 1;
+}
+
+static void writer_event(void *arg, uint32_t events)
+{
+	struct stream_writer *writer = arg;
+	(void)events;
+	int n = writer_push(writer);
+	int code = n == -1 ? errno : 0;
+	if (n == 0)
+		return;
+	stream_writer_cancel(writer);
+	writer->done(writer->arg, code);
+}
+
+int stream_writer_send(struct stream_writer *writer, const void *data, size_t size,
+		       void (*done)(void *arg, int code), void *arg, struct err *err)
+{
+	if (writer->left > 0)
+		return err_set(err, EBUSY, "another write is under way");
+	writer->data = data;
+	writer->left = size;
+	writer->done = done;
+	writer->arg = arg;
+	int n = writer_push(writer);
+	if (n == -1)
+		err_errno(err, "write");
+	else if (n == 0)
+		n = loop_fd_add(writer->loop, &writer->watch, writer->fd, EPOLLOUT, writer_event,
+				writer, err);
+	if (n == -1)
+		writer->left = 0;
+	return n;
+}
+
+void stream_writer_cancel(struct stream_writer *writer)
+{
+	loop_fd_del(writer->loop, &writer->watch);
+	writer->left = 0;
+}
+
+void stream_writer_close(struct stream_writer *writer)
+{
+	if (!writer->open)
+		return;
+	stream_writer_cancel(writer);
+	close(writer->fd);
+	writer->open = false;
+}
