@@ -345,7 +345,8 @@ static ssize_t dial_tls_recv(void *arg, int fd, void *to, size_t n)
 	size_t got = 0;
 	(void)fd;
 	errno = 0;
-	return dial_outcome(curl_easy_recv(dial->easy, to, n, &got), got);
+	CURLcode code = curl_easy_recv(dial->easy, to, n, &got);
+	return dial_outcome(code, got);
 }
 
 static ssize_t dial_tls_send(void *arg, int fd, const void *from, size_t n)
@@ -354,7 +355,8 @@ static ssize_t dial_tls_send(void *arg, int fd, const void *from, size_t n)
 	size_t sent = 0;
 	(void)fd;
 	errno = 0;
-	return dial_outcome(curl_easy_send(dial->easy, from, n, &sent), sent);
+	CURLcode code = curl_easy_send(dial->easy, from, n, &sent);
+	return dial_outcome(code, sent);
 }
 
 /* libcurl cannot end one direction of TLS, and a bare FIN would look like an attack. */

@@ -410,9 +410,13 @@ int sock_shutdown(struct sock *s, struct err *err)
 {
 	if (!s->open)
 		return err_set(err, EBADF, "the connection is closed");
-	s->torn = true; /* nothing can follow */
+	int ended = s->wire->shutdown(s->wire_arg, s->fd);
+	if (ended == -1 && errno == EOPNOTSUPP)
+		return err_set(err, errno,
+			       "TLS cannot end one direction alone; there is only close");
 	/* A peer that is gone already has been told all there is to tell. */
-	if (s->wire->shutdown(s->wire_arg, s->fd) == -1 && errno != ENOTCONN)
+	if (ended == -1 && errno != ENOTCONN)
 		return err_errno(err, "ending our direction");
+	s->torn = true; /* nothing can follow */
 	return 0;
 }
