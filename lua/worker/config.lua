@@ -1,0 +1,133 @@
+-- worker.config: the worker's configuration, from flags, environment, files and defaults.
+--
+-- Flags win over the environment (WORKER_*), that over the file, that over defaults; where each
+-- value is from is remembered.  The fields of a plugin are checked against the plugin's own table.
+-- All that a person got wrong is collected as a list of located messages: nothing here raises for
+-- it.
+
+local files = require "worker.config.files"
+local flags = require "worker.config.flags"
+local fs = require "worker.fs"
+local places = require "worker.places"
+local parts = require "worker.config.parts"
+local print = require "worker.config.print"
+local schema = require "worker.schema"
+local spec = require "worker.config.spec"
+local sys = require "worker.core.sys"
+
+local config = {}
+
+local function new_load(options)
+  local env = options.env
+  if type(env) == "table" then
+    env = function(name) return options.env[name] end
+  end
+  return {
+    env = env or sys.env, flags = flags.given(options.flags), known = {},
+    protocol_flags = options.protocol_flags or {}, executor_flags = options.executor_flags or {},
+    problems = {}, warnings = {}, origins = {}, sections = {},
+  }
+end
+
+local function state_dir(env)
+  local given = env("STATE_DIRECTORY")
+  if given then return (given:gsub(":.*", "")) end
+  if sys.uid() == 0 then return "/var/lib/worker" end
+  local home = env("XDG_STATE_HOME") or env("HOME") and fs.join(env("HOME"), ".local/state")
+  return home and fs.join(home, "worker") or ("/tmp/worker-%d"):format(sys.uid())
+end
+
+-- Folders on the command line win over those of the file, these over the ones that need no name.
+local function open_registry(options, top)
+  if options.registry and not top.plugins then return options.registry end
+  local dirs = places.plugin_dirs(top.plugins or {}, options.dirs or {})
+  return require("worker.registry").open(dirs)
+end
+
+-- A folder that is not there is no folder with plugins; it is said, because it was meant to be one.
+local function check_folders(load, list)
+  for _, dir in ipairs(list or {}) do
+    if not places.is_directory(dir) then
+      load.problems[#load.problems + 1] = schema.problem(("plugins: there is no folder %s"):format(dir))
+    end
+  end
+end
+
+-- What is checked entry by entry is taken as it was read, because the marks know those tables.
+local function as_read(load, path, checked, raw)
+  return checked and parts.is_from_file(load, path) and raw or checked
+end
+
+local function policies_as_read(load, top, raw)
+  local given = {}
+  for which, list in pairs(top.policies or {}) do
+    given[which] = as_read(load, "policies." .. which, list, raw.policies and raw.policies[which])
+  end
+  return given
+end
+
+-- What can be looked at further when the outer shape was wrong somewhere.
+local function salvage(raw)
+  local policies = {}
+  for _, which in ipairs { "claim", "run", "finish" } do
+    local list = type(raw.policies) == "table" and raw.policies[which]
+    if type(list) == "table" then policies[which] = list end
+  end
+  return { servers = type(raw.servers) == "table" and raw.servers or nil, policies = policies }
+end
+
+local function assemble(load, options, top, raw)
+  load.registry = open_registry(options, top)
+  check_folders(load, top.plugins)
+  local conf = {
+    name = top.name or sys.hostname(), log = top.log, shutdown = top.shutdown,
+    state = top.state or state_dir(load.env), registry = load.registry,
+    servers = parts.servers(load, as_read(load, "servers", top.servers, raw.servers) or {}),
+    policies = parts.policies(load, policies_as_read(load, top, raw)),
+    origins = load.origins, files = load.files, sections = load.sections,
+  }
+  conf.workspace = top.workspace or fs.join(conf.state, "work")
+  if #conf.servers == 0 and raw.servers == nil and #load.problems == 0 then
+    load.problems[1] = schema.problem("there is no server to work for: give --protocol NAME, or "
+      .. "`servers:` in worker.yaml (`worker plugins` lists what there is)")
+  end
+  return conf
+end
+
+--- `config.load(options)`: the configuration, or nil; the problems, and the warnings (tostring
+-- gives the line to print).  Options: config (path, from --config), flags (name -> text, as on the
+-- command line without the dashes), protocol_flags and executor_flags (path of the field -> text),
+-- dirs (folders with plugins), registry (one that is open already), env (a table or function
+-- instead of the real environment), etc (instead of "/etc/worker").
+--
+-- The configuration: name, servers = { { name, protocol, plugin, conf, slots, executor, executors }
+-- }, policies = { claim, run, finish } (lists of { name, plugin, conf }, as executors are), log,
+-- shutdown, state, workspace, registry, origins (path -> where a value is from), files.
+function config.load(options)
+  options = options or {}
+  local load = new_load(options)
+  local paths, named_by = files.find { config = options.config, env = load.env, etc = options.etc }
+  local raw
+  load.files = paths
+  raw, load.marks, load.problems = files.load(paths, named_by)
+  if #load.problems > 0 then return nil, load.problems, load.warnings end
+
+  local given = flags.take(load, spec.top)
+  local top = parts.check(load, spec.top, raw, "", { env_prefix = "WORKER_", flags = given })
+  -- the rest is looked at all the same, so that every mistake is told in one go
+  local conf = assemble(load, options, top or salvage(raw), raw)
+  flags.complain(load)
+  local variables = options.env == nil and sys.env() or options.env
+  if type(variables) == "table" then flags.warn_variables(load, variables) end
+  if #load.problems > 0 then conf = nil end
+  return conf, schema.in_order(load.problems), load.warnings
+end
+
+--- `config.show(conf)`: every value with where it is from, one per line, secrets hidden.
+config.show = print.show
+
+--- `config.sample(registry)`: a worker.yaml to begin with: every setting with its documentation,
+-- all that has a default commented out.
+config.sample = print.sample
+
+return config

@@ -1,0 +1,224 @@
+-- worker.config.parts: the parts of the configuration that plugins describe: servers and policies.
+--
+-- Every function takes the load: env, flags, protocol_flags, executor_flags, marks, registry, and
+-- what is collected: problems, warnings, origins, sections (for `show`), known (flags).
+
+local flags = require "worker.config.flags"
+local references = require "worker.config.references"
+local schema = require "worker.schema"
+local spec = require "worker.config.spec"
+local yaml = require "worker.yaml"
+
+local parts = {}
+
+local PREFIX = "WORKER_"
+
+local function add(list, more)
+  table.move(more, 1, #more, #list + 1, list)
+end
+
+local function say(list, message, fields)
+  list[#list + 1] = schema.problem(message, fields)
+end
+
+--- `parts.check(load, fields, value, path, options)`: checks one part; its values or nil.  Keeps
+-- what `show` needs.
+function parts.check(load, fields, value, path, options)
+  options.env = load.env
+  local conf, problems, warnings, origins = schema.check(fields, value, load.marks, path, options)
+  add(load.problems, problems)
+  add(load.warnings, warnings)
+  for at, origin in pairs(origins) do load.origins[at] = origin end
+  load.sections[#load.sections + 1] = { fields = fields.config or fields, conf = conf, path = path }
+  return conf
+end
+
+local function complain(load, container, key, path, message, of_key)
+  local file, line, column = yaml.where(load.marks, container, key, of_key)
+  local place = file and ("%s:%d:%d: "):format(file, line, column) or ""
+  say(load.problems, place .. path .. ": " .. message,
+    { file = file, line = line, column = column, path = path })
+end
+
+--- `parts.is_from_file(load, path)`: whether neither flag nor environment gave the value.
+function parts.is_from_file(load, path)
+  local origin = load.origins[path] or ""
+  return not origin:find("^flag ") and not origin:find("^environment ")
+end
+
+-- ---- plugins ----
+
+-- The plugin, or nil after a complaint about container[key], or about the key itself.
+local function find_plugin(load, kind, name, path, container, key, of_key)
+  if type(name) ~= "string" then
+    return complain(load, container, key, path, ("expected the name of a %s"):format(kind))
+  end
+  local plugin, why = load.registry:get(kind, name)
+  if not plugin then return complain(load, container, key, path, why, of_key) end
+  return plugin
+end
+
+-- One plugin with its checked fields: { name=, plugin=, conf= }.
+local function use(load, kind, reference, path, given)
+  local plugin = find_plugin(load, kind, reference.name, path,
+    reference.container, reference.key, reference.of_key)
+  if not plugin then return nil end
+  local inner = path .. "." .. reference.name
+  local conf = parts.check(load, plugin, reference.fields or {}, inner, { flags = given })
+  return conf and { name = reference.name, plugin = plugin, conf = conf }
+end
+
+local function use_all(load, kind, container, key, path, given)
+  local list, wrong = references.read(container[key], container, key, load.marks)
+  if wrong then
+    complain(load, wrong.container, wrong.key, path .. wrong.path, wrong.message)
+    return {}
+  end
+  local used = {}
+  for _, reference in ipairs(list) do
+    used[#used + 1] = use(load, kind, reference, path .. reference.path, given)
+  end
+  return used
+end
+
+-- ---- servers ----
+
+--- `parts.server_fields(plugin)`: the fields of the server itself and those of its protocol, as one
+-- spec: people write them as one.
+function parts.server_fields(plugin)
+  local fields = {}
+  for name, field in pairs(plugin.config or {}) do fields[name] = field end
+  for name, field in pairs(spec.server) do fields[name] = field end
+  return { kind = "protocol", config = fields, check = plugin.check }
+end
+
+local function split_server(conf, plugin)
+  local own = {}
+  for name in pairs(plugin.config or {}) do
+    if not spec.server[name] then own[name] = conf[name] end
+  end
+  return own
+end
+
+-- Where the executor is written, so that the marks of the file can say where it is wrong.
+local function executor_source(load, entry, conf, path)
+  local given = parts.is_from_file(load, path .. ".executor") and entry.executor
+  return (type(given) == "table" or given == conf.executor) and entry or conf
+end
+
+local function check_server(load, entry, container, index)
+  local path = ("servers[%d]"):format(index)
+  if type(entry) ~= "table" or load.marks[entry] and load.marks[entry].kind ~= "map" then
+    return complain(load, container, index, path, "expected a map like { protocol: NAME }")
+  end
+  local name = load.protocol or entry.protocol
+  if name == nil then
+    return complain(load, entry, nil, path .. ".protocol", "is required: " .. spec.server.protocol.doc)
+  end
+  local plugin = find_plugin(load, "protocol", name, path .. ".protocol", entry, "protocol")
+  if not plugin then
+    load.unsure = true -- which flags there are
+    return nil
+  end
+
+  local fields, given = parts.server_fields(plugin), {}
+  flags.note(load, fields.config)
+  if not load.several then
+    given = flags.take(load, fields.config)
+    for field, value in pairs(load.protocol_flags) do given[field] = value end
+  end
+  local conf = parts.check(load, fields, entry, path,
+    { env_prefix = PREFIX, env_fills = load.several ~= nil, flags = given })
+  if not conf then return nil end
+  local executors = use_all(load, "executor", executor_source(load, entry, conf, path), "executor",
+    path .. ".executor", not load.several and load.executor_flags or nil)
+  return {
+    name = conf.name, protocol = conf.protocol, slots = conf.slots, plugin = plugin,
+    conf = split_server(conf, plugin), executor = executors[1], executors = executors,
+  }
+end
+
+-- Names tell servers apart in logs, so they must differ.
+local function name_servers(load, servers)
+  local taken = {}
+  for index, server in ipairs(servers) do
+    if server.name and taken[server.name] then
+      say(load.problems, ("servers[%d].name: another server is called %s too"):format(index, server.name))
+    end
+    if server.name then taken[server.name] = true end
+  end
+  for _, server in ipairs(servers) do
+    local base, number = server.protocol, 1
+    while not server.name do
+      local name = number == 1 and base or ("%s-%d"):format(base, number)
+      if not taken[name] then server.name, taken[name] = name, true end
+      number = number + 1
+    end
+  end
+end
+
+-- With --protocol or WORKER_PROTOCOL there is one server, and flags describe it.
+local function server_entries(load, listed)
+  load.protocol = load.flags.protocol or load.env(PREFIX .. "PROTOCOL")
+  if not load.protocol then return listed end
+  if #listed == 1 and type(listed[1]) == "table" and listed[1].protocol == load.protocol then
+    return listed
+  end
+  if #listed > 0 then
+    say(load.warnings, ("the servers of the file are not used: --protocol or WORKER_PROTOCOL says %s")
+      :format(load.protocol))
+  end
+  return { {} }
+end
+
+--- `parts.servers(load, listed)`: the servers, from the entries of the file (or flags instead).
+function parts.servers(load, listed)
+  local entries, servers = server_entries(load, listed), {}
+  flags.note(load, spec.server)
+  load.several = #entries > 1 and #entries or nil
+  for index, entry in ipairs(entries) do
+    servers[#servers + 1] = check_server(load, entry, entries, index)
+  end
+  name_servers(load, servers)
+  return servers
+end
+
+-- ---- policies ----
+
+local function check_chain(load, policy, which, path)
+  if policy.plugin[which] then return end
+  local chains = {}
+  for _, name in ipairs { "claim", "run", "finish" } do
+    if policy.plugin[name] then chains[#chains + 1] = name end
+  end
+  say(load.problems, ("%s: the policy %s has nothing to do there; it belongs to %s"):format(
+    path, policy.name, table.concat(chains, " and ")), { path = path })
+end
+
+-- A default policy that is not installed is left out, with a word about it.
+local function default_chain(load, which)
+  local names = {}
+  for _, name in ipairs(spec.policies[which]) do
+    local plugin, why = load.registry:get("policy", name)
+    if plugin then
+      names[#names + 1] = name
+    else
+      say(load.warnings, ("policies.%s goes without %s: %s"):format(which, name, why))
+    end
+  end
+  return names
+end
+
+--- `parts.policies(load, given)`: the chains, each a list of { name, plugin, conf }.
+function parts.policies(load, given)
+  local chains = {}
+  for _, which in ipairs { "claim", "run", "finish" } do
+    local source = given[which] and given or { [which] = default_chain(load, which) }
+    local path = "policies." .. which
+    chains[which] = use_all(load, "policy", source, which, path)
+    for _, policy in ipairs(chains[which]) do check_chain(load, policy, which, path) end
+  end
+  return chains
+end
+
+return parts
