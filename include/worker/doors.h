@@ -19,6 +19,12 @@ int luaopen_worker_core_text(lua_State *L);
 int luaopen_worker_core_listen(lua_State *L);
 int luaopen_worker_core_log(lua_State *L);
 int luaopen_worker_core_sock(lua_State *L);
+int luaopen_worker_core_disk(lua_State *L);
+int luaopen_worker_core_file(lua_State *L);
+int luaopen_worker_core_fs(lua_State *L);
+int luaopen_worker_core_journal(lua_State *L);
+int luaopen_worker_core_spool(lua_State *L);
+int luaopen_worker_core_watch(lua_State *L);
 int luaopen_worker_core_sys(lua_State *L);
 int luaopen_worker_core_task(lua_State *L);
 
