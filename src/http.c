@@ -20,59 +20,17 @@
 #include <unistd.h>
 
 #include "worker/clock.h"
-#include "worker/http_client.h"
 #include "worker/http_easy.h"
+#include "worker/http_transfer.h"
 #include "worker/list.h"
-#include "worker/loop.h"
-#include "worker/multi.h"
 
-#define HTTP_HIGH     ((size_t)128 * 1024) /* streamed: stop reading above this */
-#define HTTP_LOW      ((size_t)32 * 1024)  /* ... and go on below this */
+#define HTTP_LOW      ((size_t)32 * 1024) /* streamed: read on below this */
 #define HTTP_STREAMED ((size_t)1024 * 1024)
-#define HTTP_LABEL    160
 #define HTTP_NEVER    INT64_MAX
-
-struct http_transfer {
-	struct http_member member;
-	struct http_client *client; /* NULL when over, like ${easy} */
-	CURL *easy;
-	struct multi_job job;
-	struct curl_slist *headers;
-	struct http_reply reply;
-	char label[HTTP_LABEL];
-	char words[CURL_ERROR_SIZE];
-
-	struct loop_timer timer;
-	int64_t started, progress, timeout;
-	bool connected, resolving, stream, patient;
-	uint64_t max_body;
-
-	bool receive_paused, send_paused;
-	bool repeatable; /* the method may be repeated */
-	bool attempted;
-	long sent_before; /* CURLINFO_REQUEST_SIZE when this attempt began */
-
-	enum http_upload upload;
-	const char *feed; /* HTTP_FED: what is left of the current piece */
-	size_t feed_left;
-	bool feed_ended;
-	int body_fd, save_fd;
-	int64_t body_at, body_length;
-
-	void (*changed)(void *arg);
-	void *arg;
-};
-
-static void http_changed(struct http_transfer *transfer)
-{
-	transfer->changed(transfer->arg);
-}
 
 /* --- how a transfer ends --- */
 
-/* The first reason is the true one; what follows from it is noise. */
-static void http_blame(struct http_transfer *transfer, enum http_reason reason, int code,
-		       const char *text)
+void http_blame(struct http_transfer *transfer, enum http_reason reason, int code, const char *text)
 {
 	struct http_reply *reply = &transfer->reply;
 	if (reply->reason != HTTP_FINE)
@@ -239,102 +197,6 @@ static int http_on_attempt(void *arg, char *ip, char *local_ip, int port, int lo
 	return CURL_PREREQFUNC_OK;
 }
 
-/* --- what libcurl calls: the reply --- */
-
-static void http_on_status(struct http_transfer *transfer, const char *line, size_t n)
-{
-	const char *space = memchr(line, ' ', n);
-	transfer->reply.status = 0;
-	for (const char *c = space ? space + 1 : line + n; c < line + n; c++) {
-		if (*c < '0' || *c > '9' || transfer->reply.status > 99)
-			break;
-		transfer->reply.status = transfer->reply.status * 10 + (*c - '0');
-	}
-	buf_consume(&transfer->reply.head, buf_size(&transfer->reply.head));
-}
-
-static size_t http_on_header(char *line, size_t size, size_t count, void *arg)
-{
-	struct http_transfer *transfer = arg;
-	struct http_reply *reply = &transfer->reply;
-	size_t n = size * count;
-	transfer->progress = clock_mono();
-	if (reply->answered) /* trailers: nobody asks for them */
-		return n;
-	if (n >= 5 && memcmp(line, "HTTP/", 5) == 0) {
-		http_on_status(transfer, line, n);
-		return n;
-	}
-	if (n <= 2 && (line[0] == '\r' || line[0] == '\n')) {
-		reply->answered = reply->status >= 200; /* 100 and 103 come before the answer */
-		if (reply->answered)
-			http_changed(transfer);
-		return n;
-	}
-	if (buf_append(&reply->head, line, n) == -1) {
-		struct err text;
-		err_set(&text, 0, "the head of the answer is longer than %zu bytes",
-			reply->head.ceiling);
-		http_blame(transfer, HTTP_TOO_BIG, 0, text.text);
-		return 0;
-	}
-	return n;
-}
-
-static bool http_write_file(struct http_transfer *transfer, const char *data, size_t n)
-{
-	while (n > 0) {
-		ssize_t done = write(transfer->save_fd, data, n);
-		if (done == -1 && errno == EINTR)
-			continue;
-		if (done == -1) {
-			struct err text;
-			err_errno(&text, "writing the answer to a file");
-			http_blame(transfer, HTTP_FILE, text.code, text.text);
-			return false;
-		}
-		data += done;
-		n -= (size_t)done;
-	}
-	return true;
-}
-
-static bool http_store(struct http_transfer *transfer, const char *data, size_t n)
-{
-	if (transfer->save_fd != -1)
-		return http_write_file(transfer, data, n);
-	if (buf_append(&transfer->reply.body, data, n) == -1) {
-		http_blame(transfer, HTTP_MEMORY, errno, "out of memory for the answer");
-		return false;
-	}
-	return true;
-}
-
-static size_t http_on_body(char *data, size_t size, size_t count, void *arg)
-{
-	struct http_transfer *transfer = arg;
-	struct http_reply *reply = &transfer->reply;
-	size_t n = size * count;
-	transfer->progress = clock_mono();
-	if (transfer->stream && transfer->save_fd == -1 && buf_size(&reply->body) >= HTTP_HIGH) {
-		transfer->receive_paused = true;
-		return CURL_WRITEFUNC_PAUSE;
-	}
-	if (transfer->max_body > 0 && reply->received + n > transfer->max_body) {
-		struct err text;
-		err_set(&text, 0, "the body of the answer is longer than %llu bytes",
-			(unsigned long long)transfer->max_body);
-		http_blame(transfer, HTTP_TOO_BIG, 0, text.text);
-		return 0;
-	}
-	if (!http_store(transfer, data, n))
-		return 0;
-	reply->received += n;
-	if (transfer->stream)
-		http_changed(transfer);
-	return n;
-}
-
 /* --- what libcurl calls: the request's body --- */
 
 static size_t http_send_file(struct http_transfer *transfer, char *to, size_t most)
@@ -412,10 +274,6 @@ static void http_set_callbacks(struct http_transfer *transfer)
 	curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, http_on_attempt);
 	curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
-	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, http_on_header);
-	curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, http_on_body);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_READFUNCTION, http_on_send);
 	curl_easy_setopt(easy, CURLOPT_READDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, http_on_rewind);
@@ -439,6 +297,7 @@ static struct http_transfer *http_new(const struct http_request *request)
 	transfer->body_fd = request->body_fd;
 	transfer->body_length = request->body_length;
 	transfer->save_fd = -1;
+	transfer->announced = -1;
 	transfer->started = transfer->progress = clock_mono();
 	transfer->repeatable = http_easy_repeatable(request->method);
 	buf_init(&transfer->reply.head, request->max_head);
@@ -455,6 +314,7 @@ static int http_begin(struct http_transfer *transfer, struct http_client *client
 		return err_set(err, ENOMEM, "out of memory for a request");
 	transfer->client = client;
 	http_set_callbacks(transfer);
+	http_answer_setup(transfer);
 	http_easy_body(transfer->easy, request);
 	http_easy_target(transfer->easy, client, request);
 	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, transfer->headers);
@@ -521,7 +381,7 @@ void http_save(struct http_transfer *transfer, int fd)
 {
 	struct buf *body = &transfer->reply.body;
 	transfer->save_fd = fd;
-	bool written = http_write_file(transfer, buf_head(body), buf_size(body));
+	bool written = http_answer_write(transfer, buf_head(body), buf_size(body));
 	if (written)
 		http_take(transfer, buf_size(body));
 	else if (transfer->easy != NULL)

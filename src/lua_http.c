@@ -415,11 +415,12 @@ static bool answer_ready(const struct transfer_box *box)
 	return reply->over || (box->stream && reply->answered);
 }
 
+/* A stream that broke after its head: read() hands out what came, and then fails. */
 static int answer_push(lua_State *L, void *arg)
 {
 	const struct transfer_box *box = arg;
 	const struct http_reply *reply = http_reply(box->transfer);
-	if (reply->over && reply->reason != HTTP_FINE)
+	if (reply->reason != HTTP_FINE && !(box->stream && reply->answered))
 		return raise_reply(L, box);
 	lua_pushinteger(L, reply->status);
 	lua_pushlstring(L, buf_head(&reply->head), buf_size(&reply->head));

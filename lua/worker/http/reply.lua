@@ -5,6 +5,7 @@
 -- read to its end.
 local errors = require "worker.error"
 local sys = require "worker.core.sys"
+local task = require "worker.task"
 
 local replies = {}
 
@@ -120,7 +121,8 @@ local function decode_json(reply)
   if body == nil then
     error("http: a streamed reply has no json; read it with chunks()", 3)
   end
-  local ok, value = pcall(require "worker.json".decode, body)
+  if body == "" and (reply.status == 204 or reply.request.wire.method == "HEAD") then return nil end
+  local ok, value = pcall(require "worker.json".decode, body, { max_bytes = #body + 1 })
   if ok then return value end
   errors.raise("wire", ("%s: answered %d with a body that is not JSON (%s): %s"):format(
     reply.request.label, reply.status, tostring(value), shown_body(reply)),
@@ -257,14 +259,17 @@ function methods:begin(status, head)
   self.status, self.head = status, head
 end
 
---- `reply:read_sample()`: instead of a stream, the beginning of an unexpected answer.
+--- `reply:read_sample()`: instead of a stream, the beginning of an unexpected answer.  That it broke
+-- off is less interesting than its status.
 function methods:read_sample()
   local pieces, size = {}, 0
-  for piece in self:chunks() do
+  while size < SAMPLE do
+    local ok, piece = task.try(self.read, self)
+    if not ok or not piece then break end
     pieces[#pieces + 1] = piece
     size = size + #piece
-    if size >= SAMPLE then break end
   end
+  self:close()
   self.body = table.concat(pieces):sub(1, SAMPLE)
 end
 

@@ -1,0 +1,154 @@
+/* http_answer.c -- what comes back: head and body of an answer.  Floor 3.
+ *
+ * See worker/http.h for the three ways of a body.  These are callbacks of libcurl: they count, keep
+ * and wake.  To end a transfer they note why and take less than they were given; libcurl then
+ * reports it as over, and http.c ends it from there.
+ *
+ * A server is not to be believed: the head is bounded over all heads (1xx answers may come without
+ * end), the body over what really came (the announced length is only a hint).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "worker/clock.h"
+#include "worker/http_transfer.h"
+
+#define HTTP_HIGH ((size_t)128 * 1024) /* streamed: stop reading above this */
+
+static void http_answer_status(struct http_transfer *transfer, const char *line, size_t n)
+{
+	const char *space = memchr(line, ' ', n);
+	transfer->reply.status = 0;
+	for (const char *c = space ? space + 1 : line + n; c < line + n; c++) {
+		if (*c < '0' || *c > '9' || transfer->reply.status > 99)
+			break;
+		transfer->reply.status = transfer->reply.status * 10 + (*c - '0');
+	}
+	buf_consume(&transfer->reply.head, buf_size(&transfer->reply.head));
+	transfer->announced = -1;
+}
+
+/* libcurl believes the last of several lengths, others may believe the first: such an answer is no
+ * answer.  ${line} is not terminated, but it ends in a newline. */
+static bool http_answer_agrees(struct http_transfer *transfer, const char *line, size_t n)
+{
+	if (n < 16 || strncasecmp(line, "Content-Length:", 15) != 0)
+		return true;
+	long long before = transfer->announced;
+	transfer->announced = strtoll(line + 15, NULL, 10);
+	return before == -1 || before == transfer->announced;
+}
+
+static bool http_answer_keep(struct http_transfer *transfer, const char *line, size_t n)
+{
+	if (!http_answer_agrees(transfer, line, n)) {
+		http_blame(transfer, HTTP_PROTOCOL, 0, "the answer has two different lengths");
+		return false;
+	}
+	if (buf_append(&transfer->reply.head, line, n) == -1) {
+		http_blame(transfer, HTTP_MEMORY, errno, "out of memory for the answer");
+		return false;
+	}
+	return true;
+}
+
+static bool http_answer_bounded(struct http_transfer *transfer, size_t n)
+{
+	transfer->head_seen += n;
+	if (transfer->head_seen <= transfer->reply.head.ceiling)
+		return true;
+	struct err text;
+	err_set(&text, 0, "the head of the answer is longer than %zu bytes",
+		transfer->reply.head.ceiling);
+	http_blame(transfer, HTTP_TOO_BIG, 0, text.text);
+	return false;
+}
+
+/* One line; answering less than its size ends the transfer. */
+static size_t http_answer_header(char *line, size_t size, size_t count, void *arg)
+{
+	struct http_transfer *transfer = arg;
+	struct http_reply *reply = &transfer->reply;
+	size_t n = size * count;
+	transfer->progress = clock_mono();
+	if (!http_answer_bounded(transfer, n))
+		return 0;
+	if (reply->answered) /* trailers: nobody asks for them */
+		return n;
+	if (n >= 5 && memcmp(line, "HTTP/", 5) == 0) {
+		http_answer_status(transfer, line, n);
+	} else if (line[0] == '\r' || line[0] == '\n') {
+		reply->answered = reply->status >= 200; /* 100 and 103 come before the answer */
+		if (reply->answered)
+			http_changed(transfer);
+	} else if (!http_answer_keep(transfer, line, n)) {
+		return 0;
+	}
+	return n;
+}
+
+bool http_answer_write(struct http_transfer *transfer, const char *data, size_t n)
+{
+	while (n > 0) {
+		ssize_t done = write(transfer->save_fd, data, n);
+		if (done == -1 && errno == EINTR)
+			continue;
+		if (done == -1) {
+			struct err text;
+			err_errno(&text, "writing the answer to a file");
+			http_blame(transfer, HTTP_FILE, text.code, text.text);
+			return false;
+		}
+		data += done;
+		n -= (size_t)done;
+	}
+	return true;
+}
+
+static bool http_answer_store(struct http_transfer *transfer, const char *data, size_t n)
+{
+	if (transfer->save_fd != -1)
+		return http_answer_write(transfer, data, n);
+	if (buf_append(&transfer->reply.body, data, n) == -1) {
+		http_blame(transfer, HTTP_MEMORY, errno, "out of memory for the answer");
+		return false;
+	}
+	return true;
+}
+
+static size_t http_answer_body(char *data, size_t size, size_t count, void *arg)
+{
+	struct http_transfer *transfer = arg;
+	struct http_reply *reply = &transfer->reply;
+	size_t n = size * count;
+	transfer->progress = clock_mono();
+	if (transfer->stream && transfer->save_fd == -1 && buf_size(&reply->body) >= HTTP_HIGH) {
+		transfer->receive_paused = true;
+		return CURL_WRITEFUNC_PAUSE;
+	}
+	if (transfer->max_body > 0 && reply->received + n > transfer->max_body) {
+		struct err text;
+		err_set(&text, 0, "the body of the answer is longer than %llu bytes",
+			(unsigned long long)transfer->max_body);
+		http_blame(transfer, HTTP_TOO_BIG, 0, text.text);
+		return 0;
+	}
+	if (!http_answer_store(transfer, data, n))
+		return 0;
+	reply->received += n;
+	if (transfer->stream)
+		http_changed(transfer);
+	return n;
+}
+
+void http_answer_setup(struct http_transfer *transfer)
+{
+	CURL *easy = transfer->easy;
+	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, http_answer_header);
+	curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, http_answer_body);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+}
