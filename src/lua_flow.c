@@ -213,6 +213,9 @@ static int folder_finish(lua_State *L)
 
 /* --- lines --- */
 
+/* A held line may be longer than the limit by a character that has not all come yet. */
+#define LINE_SLACK 3
+
 static int lines_feed(lua_State *L);
 static int lines_finish(lua_State *L);
 static const luaL_Reg lines_methods[] = {
@@ -233,8 +236,13 @@ static int core_lines(lua_State *L)
 {
 	size_t most = check_most(L, 1);
 	luaL_argcheck(L, most >= 4, 1, "a character must fit into a line");
-	buf_init(&flow_new(L, &lines_type)->of.line, most);
+	buf_init(&flow_new(L, &lines_type)->of.line, most + LINE_SLACK);
 	return 1;
+}
+
+static size_t lines_most(const struct flow *flow)
+{
+	return flow->of.line.ceiling - LINE_SLACK;
 }
 
 /* The list at stack index 3; the set of pieces that are cut off at index 4, once there is one. */
@@ -276,6 +284,12 @@ static void list_add_line(struct list *list, const char *s, const char *end, siz
 	list_add(list, s, (size_t)(end - s), false);
 }
 
+/* The same for a line whose end has not come: nor may all of its last character. */
+static const char *list_add_begun(struct list *list, const char *s, const char *end, size_t most)
+{
+	return list_add_long(list, s, end - utf8_partial(s, (size_t)(end - s)), most);
+}
+
 /* Bring the held beginning of a line together with what follows it; true when the chunk was used
  * up. The joined line is gathered in the handle's buffer, whose ceiling is none. */
 static bool lines_join(lua_State *L, struct flow *flow, struct list *list, const char **s,
@@ -290,11 +304,11 @@ static bool lines_join(lua_State *L, struct flow *flow, struct list *list, const
 	buf_consume(held, SIZE_MAX);
 	const char *from = buf_head(&flow->out), *to = from + buf_size(&flow->out);
 	if (newline != NULL) {
-		list_add_line(list, from, to, held->ceiling);
+		list_add_line(list, from, to, lines_most(flow));
 		*s = newline + 1;
 		return false;
 	}
-	from = list_add_long(list, from, to, held->ceiling);
+	from = list_add_begun(list, from, to, lines_most(flow));
 	if (buf_append(held, from, (size_t)(to - from)) == -1)
 		raise_errno(L, "splitting lines");
 	return true;
@@ -307,10 +321,10 @@ static void lines_split(lua_State *L, struct flow *flow, struct list *list, cons
 	struct buf *held = &flow->of.line;
 	const char *newline;
 	while ((newline = memchr(s, '\n', (size_t)(end - s))) != NULL) {
-		list_add_line(list, s, newline, held->ceiling);
+		list_add_line(list, s, newline, lines_most(flow));
 		s = newline + 1;
 	}
-	s = list_add_long(list, s, end, held->ceiling);
+	s = list_add_begun(list, s, end, lines_most(flow));
 	if (buf_append(held, s, (size_t)(end - s)) == -1)
 		raise_errno(L, "splitting lines");
 }
@@ -341,7 +355,7 @@ static int lines_finish(lua_State *L)
 	lua_pushnil(L);
 	if (buf_size(held) > 0)
 		list_add_line(&list, buf_head(held), buf_head(held) + buf_size(held),
-			      held->ceiling);
+			      lines_most(flow));
 	buf_consume(held, SIZE_MAX);
 	return 2;
 }

@@ -351,11 +351,11 @@ static void follow_more(const struct mask *mask, struct mask_stream *st)
 			}
 }
 
-/* One byte; ${hidden} when it is already known that it is to be hidden. */
-static char *take(const struct mask *mask, struct mask_stream *st, char byte, bool hidden, char *to)
+/* One byte. */
+static char *take(const struct mask *mask, struct mask_stream *st, char byte, char *to)
 {
 	st->ring[st->place++ & 63] = byte;
-	st->hidden = st->hidden << 1 | hidden;
+	st->hidden <<= 1;
 	st->pending++;
 	if (st->follows > 0 && follow(mask, st, byte))
 		st->hidden |= 1;
@@ -365,21 +365,38 @@ static char *take(const struct mask *mask, struct mask_stream *st, char byte, bo
 		st->hidden |= (UINT64_C(1) << node->match) - 1;
 	if (node->chain != 0)
 		follow_more(mask, st);
-	return give_out(st, to, st->pending - node->depth);
+	return st->pending > node->depth ? give_out(st, to, st->pending - node->depth) : to;
 }
 
-/* Secrets were added: what is held goes through the new automaton. */
-static char *take_again(const struct mask *mask, struct mask_stream *st, char *to)
+/* Secrets were added: the bytes that led to the present state go through the new automaton (the old
+ * nodes are still in it). It finds no shorter way, so nothing is given out; and a head of a long
+ * form can only end at the last byte. */
+static void take_again(const struct mask *mask, struct mask_stream *st)
 {
-	struct mask_stream old = *st;
+	unsigned depth = mask->nodes[st->state].depth;
 	st->state = 0;
-	st->pending = 0;
-	st->hidden = 0;
 	st->version = mask->version;
-	for (unsigned left = old.pending; left > 0; left--)
-		to = take(mask, st, old.ring[(old.place - left) & 63], old.hidden >> (left - 1) & 1,
-			  to);
-	explicit_bzero(&old, sizeof old);
+	for (unsigned left = depth; left > 0; left--) {
+		unsigned char byte = (unsigned char)st->ring[(st->place - left) & 63];
+		st->state = mask_step(mask, st->state, byte);
+		const struct node *node = &mask->nodes[st->state];
+		if (node->match > 0)
+			st->hidden |= ((UINT64_C(1) << node->match) - 1) << (left - 1);
+	}
+	/* Those that begin to be followed here are found again, with the new ones. */
+	unsigned kept = 0;
+	for (unsigned i = 0; i < st->follows; i++)
+		if (st->follow[i].at > MASK_HEAD)
+			st->follow[kept++] = st->follow[i];
+	st->follows = kept;
+	follow_more(mask, st);
+}
+
+/* What is held and already known to be hidden need not wait. */
+static char *give_out_hidden(struct mask_stream *st, char *to)
+{
+	while (st->pending > 0 && st->hidden >> (st->pending - 1) & 1)
+		to = give_out(st, to, 1);
 	return to;
 }
 
@@ -391,7 +408,7 @@ int mask_feed(struct mask *mask, struct mask_stream *st, const char *s, size_t n
 	if (from == NULL || mask_build(mask) == -1)
 		return -1;
 	if (st->version != mask->version)
-		to = take_again(mask, st, to);
+		take_again(mask, st);
 	for (size_t i = 0; i < n;) {
 		if (st->state == 0 && st->follows == 0) {
 			size_t next = mask_skip(mask, s, i, n);
@@ -403,8 +420,9 @@ int mask_feed(struct mask *mask, struct mask_stream *st, const char *s, size_t n
 				continue;
 			}
 		}
-		to = take(mask, st, s[i++], false, to);
+		to = take(mask, st, s[i++], to);
 	}
+	to = give_out_hidden(st, to);
 	buf_commit(out, (size_t)(to - from));
 	return 0;
 }

@@ -65,7 +65,7 @@ function json.values(text, options)
   local at = 1
   return function()
     local from, to = core.scan(text, at, options)
-    if not to then
+    if not from then
       -- Decoding the rest raises with the same words as always; only space is the end.
       return text:find("%S", at) and core.decode(text:sub(at), options) or nil
     end
