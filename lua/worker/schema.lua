@@ -20,13 +20,14 @@ local RULED = { protocol = true, policy = true }
 -- A plugin says its kind as text; in a table of fields, even `kind` would be a field.
 local fields_of = explain.fields_of
 
---- `schema.check(spec, value, marks, name, options)`: the checked configuration with defaults
--- filled in, or nil; then the list of problems (each with text, file, line, column, path, message;
--- tostring gives the text), the list of warnings, and the origin of each value by path.  The spec
--- is a table of fields, or a plugin (its config is meant).  marks come from worker.yaml and may be
--- nil; name is how the value is called in messages ("servers[1]").  Options: env(name) reads the
--- environment (without it the environment is not looked at), env_prefix ("WORKER_"), env_fills (the
--- environment only fills in what the file leaves out), flags (path -> text).
+--- `schema.check(spec, value, marks, name, options)`: the checked configuration with defaults filled
+-- in, or nil; then the list of problems (each with text, file, line, column, path, message; tostring
+-- gives the text), the list of warnings, and the origin of each value by path.  The spec is a table
+-- of fields, or a plugin (its config is meant).  marks come from worker.yaml and may be nil; name is
+-- how the value is called in messages ("servers[1]").  Options: references (put in what ${file:...}
+-- and the like name: only for what was written by whoever runs the worker, never for a job), env(name)
+-- reads the environment (without it the environment is not looked at), env_prefix ("WORKER_"),
+-- env_fills (the environment only fills in what the file leaves out), flags (path -> text).
 function schema.check(spec, value, marks, name, options)
   local run = report.new_run(marks, options or {})
   if value == nil then value = {} end
@@ -36,10 +37,10 @@ function schema.check(spec, value, marks, name, options)
   return conf, report.problems(run), run.warnings, run.origins
 end
 
---- `schema.parse(field, text, env)`: one value from text, as flags and environment variables are:
--- the value, or nil and what is wrong with it.  env(name) is for ${env:...}.
+--- `schema.parse(field, value, env)`: one value from text, as flags and environment variables are: the
+-- value, or nil and what is wrong with it.  With env(name) references are put in.
 function schema.parse(field, value, env)
-  local run = report.new_run(nil, { env = env })
+  local run = report.new_run(nil, { env = env, references = env ~= nil })
   local result = check.value(run, field, value, { path = "", as_text = true })
   if run.problems.count > 0 then return nil, run.problems[1].message end
   return result

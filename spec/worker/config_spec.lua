@@ -26,6 +26,7 @@ local PLUGINS = {
     drain = { kind = "policy", name = "drain", run = nothing, claim = nothing, config = {} },
     limits = { kind = "policy", name = "limits", run = nothing, config = {} },
     workspace = { kind = "policy", name = "workspace", run = nothing, config = {} },
+    env = { kind = "policy", name = "env", run = nothing, config = {} },
     mask = { kind = "policy", name = "mask", run = nothing, config = {} },
     timeout = { kind = "policy", name = "timeout", run = nothing, config = {
       default = { "duration", default = "1h", doc = "Limit for jobs that name none." } } },
@@ -129,6 +130,8 @@ policies:
     local conf = load { flags = { protocol = "local" }, protocol_flags = { dir = "in" },
       executor_flags = { path = "/opt" } }
     assert.same({ dir = "in" }, conf.servers[1].conf)
+    assert.same({ path = "/opt" }, conf.servers[1].executor.conf)
+    conf = load { flags = { protocol = "local", dir = "in", path = "/opt" } }
     assert.same({ path = "/opt" }, conf.servers[1].executor.conf)
   end)
 end)
@@ -348,7 +351,7 @@ describe("plugins", function()
     end
     local conf, _, warnings = load { flags = { protocol = "local", dir = "/d" }, registry = missing }
     assert.same("policies.run goes without mask: not installed", tostring(warnings[1]))
-    assert.equal(4, #conf.policies.run)
+    assert.equal(5, #conf.policies.run)
   end)
 end)
 
@@ -374,7 +377,7 @@ describe("config.sample", function()
     assert.equal("/var/lib/worker/queue", conf.servers[1].conf.dir)
     assert.matches("\n#  %- protocol: acme\n", text)
     assert.matches("\n    %- timeout:\n        # Limit for jobs that name none%.\n        #default: 1h\n", text)
-    assert.equal(5, #conf.policies.run)
+    assert.equal(6, #conf.policies.run)
     assert.equal(3600, conf.policies.run[3].conf.default)
   end)
 

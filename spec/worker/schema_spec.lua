@@ -5,6 +5,8 @@ local yaml = require "worker.yaml"
 -- One field with one value from a file: the value, or the message of the only problem.
 local function one(field, text, options)
   local value, marks = yaml.decode(text and "it: " .. text or "", { name = "w.yaml" })
+  options = options or {}
+  options.references = options.references ~= false
   local conf, problems = schema.check({ it = field }, value, marks, "", options)
   if conf then return conf.it end
   assert.equal(1, #problems)
@@ -260,7 +262,7 @@ describe("problems", function()
     local spec = { token = { "secret", min = 10, doc = "Token." } }
     for _, text in ipairs { "hunter2", "'${hunter2}'", "'${file:'", "[hunter2]", "{hunter2: 1}", "'a${hunter2'" } do
       local value, marks = yaml.decode("token: " .. text, { name = "f" })
-      local conf, problems = schema.check(spec, value, marks)
+      local conf, problems = schema.check(spec, value, marks, "", { references = true })
       assert.is_nil(conf)
       assert.is_nil(tostring(problems[1]):find("hunter"))
     end
@@ -303,6 +305,15 @@ describe("references", function()
     assert.equal("${env:X}\n", one({ "string" }, "${file:" .. path .. "}", { env = env { X = "no" } }))
   end)
 
+  it("are left as they are in what somebody else wrote", function()
+    assert.equal("${file:/etc/shadow} $${x} ${HOME",
+      one({ "string" }, '"${file:/etc/shadow} $${x} ${HOME"', { references = false }))
+    local value, marks = yaml.decode("it: [ '${env:X}' ]")
+    assert.same({ it = { "${env:X}" } }, (schema.check({ it = { "list" } }, value, marks)))
+    assert.equal("${env:X}", schema.parse({ "string" }, "${env:X}"))
+    assert.equal("y", schema.parse({ "string" }, "${env:X}", env { X = "y" }))
+  end)
+
   it("are escaped with a second dollar", function()
     assert.equal("${HOME} and $x", one({ "string" }, '"$${HOME} and $x"'))
   end)
@@ -320,7 +331,7 @@ describe("references", function()
   it("warn about a secret that everybody can read, in a file of its own or in the configuration", function()
     local path = write("token", "sesame-open\n", "644")
     local value, marks = yaml.decode("it: ${file:" .. path .. "}\n", { name = "w.yaml" })
-    local conf, _, warnings = schema.check({ it = { "secret" } }, value, marks)
+    local conf, _, warnings = schema.check({ it = { "secret" } }, value, marks, "", { references = true })
     assert.truthy(conf)
     assert.same({ ("w.yaml:1:5: it: everybody on this machine can read %s; chmod 600 it"):format(path) },
       texts(warnings))

@@ -24,7 +24,7 @@ end
 --- `parts.check(load, fields, value, path, options)`: checks one part; its values or nil.  Keeps
 -- what `show` needs.
 function parts.check(load, fields, value, path, options)
-  options.env = load.env
+  options.env, options.references = load.env, true
   local conf, problems, warnings, origins = schema.check(fields, value, load.marks, path, options)
   add(load.problems, problems)
   add(load.warnings, warnings)
@@ -59,16 +59,24 @@ local function find_plugin(load, kind, name, path, container, key, of_key)
 end
 
 -- One plugin with its checked fields: { name=, plugin=, conf= }.
-local function use(load, kind, reference, path, given)
+local function use(load, kind, reference, path)
   local plugin = find_plugin(load, kind, reference.name, path,
     reference.container, reference.key, reference.of_key)
-  if not plugin then return nil end
+  if not plugin then
+    load.unsure = true -- which flags there are
+    return nil
+  end
+  local given
+  if kind == "executor" and not load.several then
+    given = flags.take(load, plugin.config or {})
+    for field, value in pairs(load.executor_flags) do given[field] = value end
+  end
   local inner = path .. "." .. reference.name
   local conf = parts.check(load, plugin, reference.fields or {}, inner, { flags = given })
   return conf and { name = reference.name, plugin = plugin, conf = conf }
 end
 
-local function use_all(load, kind, container, key, path, given)
+local function use_all(load, kind, container, key, path)
   local list, wrong = references.read(container[key], container, key, load.marks)
   if wrong then
     complain(load, wrong.container, wrong.key, path .. wrong.path, wrong.message)
@@ -76,7 +84,7 @@ local function use_all(load, kind, container, key, path, given)
   end
   local used = {}
   for _, reference in ipairs(list) do
-    used[#used + 1] = use(load, kind, reference, path .. reference.path, given)
+    used[#used + 1] = use(load, kind, reference, path .. reference.path)
   end
   return used
 end
@@ -131,7 +139,7 @@ local function check_server(load, entry, container, index)
     { env_prefix = PREFIX, env_fills = load.several ~= nil, flags = given })
   if not conf then return nil end
   local executors = use_all(load, "executor", executor_source(load, entry, conf, path), "executor",
-    path .. ".executor", not load.several and load.executor_flags or nil)
+    path .. ".executor")
   return {
     name = conf.name, protocol = conf.protocol, slots = conf.slots, plugin = plugin,
     conf = split_server(conf, plugin), executor = executors[1], executors = executors,

@@ -292,8 +292,8 @@ local containers = { list = check_list, map = check_map, record = check_record, 
 
 -- Puts references in; returns nil when one of them leads nowhere.
 local function expand(run, field, value, at)
-  if type(value) ~= "string" or at.literal or run.literal then return value end
-  if not value:find("${", 1, true) then
+  if type(value) ~= "string" then return value end
+  if at.literal or run.literal or not value:find("${", 1, true) then
     if field[1] == "secret" then check_literal_secret(run, at) end
     return value
   end

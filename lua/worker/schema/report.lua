@@ -20,6 +20,7 @@ function report.new_run(marks, options)
   return {
     marks = marks or {}, flags = options.flags or {}, env = options.env or function() end,
     env_prefix = options.env_prefix, env_fills = options.env_fills,
+    literal = not options.references,
     problems = { count = 0 }, warnings = {}, origins = {}, warned = {},
   }
 end
