@@ -296,7 +296,7 @@ static int enter(int dir, const char *name)
 {
 	struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW,
 			       .resolve = RESOLVE_NO_XDEV | RESOLVE_BENEATH};
-	fchmodat(dir, name, 0700, 0);
+	(void)!fchmodat(dir, name, 0700, 0);
 	return (int)syscall(SYS_openat2, dir, name, &how, sizeof how);
 }
 
@@ -330,7 +330,7 @@ static size_t clear_pass(int dir, int top, unsigned *serial)
 			char lifted[16] = ".lifted-";
 			for (unsigned i = 8, rest = ++*serial; i < 15; i++, rest /= 16)
 				lifted[i] = "0123456789abcdef"[rest % 16];
-			fchmodat(dir, name, 0700, 0);
+			(void)!fchmodat(dir, name, 0700, 0);
 			done += renameat(dir, name, top, lifted) == 0;
 		}
 	}

@@ -24,7 +24,6 @@
 
 struct place_box {
 	struct cgroup_place *place;
-	struct host *host;
 	size_t waiting; /* tasks that wait for a group of it */
 };
 
@@ -265,7 +264,6 @@ static void place_close(lua_State *L, void *arg)
 	if (place == NULL)
 		return;
 	cgroup_close(place);
-	host_count(box->host, "cgroup.place", -1);
 }
 
 static int place_close_method(lua_State *L)
@@ -368,14 +366,12 @@ static int core_open(lua_State *L)
 	enum cgroup_mode mode = (enum cgroup_mode)luaL_checkoption(L, 1, "auto", modes);
 	struct err err;
 	struct place_box *box = door_box(L, &place_type, sizeof *box);
-	box->host = host_of(L);
 	box->place = cgroup_open(host_loop(L), mode, &err);
 	if (box->place == NULL) {
 		lua_pushnil(L);
 		lua_pushstring(L, err.text);
 		return 2;
 	}
-	host_count(box->host, "cgroup.place", 1);
 	return 1;
 }
 
