@@ -16,7 +16,7 @@ local GRACE = 10
 local methods = {}
 local meta = { __index = methods, __name = "worker.process" }
 
--- Options ------------------------------------------------------------------------------------------
+-- Options ----------------------------------------------------------------------------------------
 
 local OPTIONS = {
   argv = true, cwd = true, env = true, stdin = true, merge = true, rlimits = true, umask = true,
@@ -39,7 +39,7 @@ local function entries(env)
   local list = {}
   for name, value in pairs(env or {}) do
     if type(name) ~= "string" or name == "" or name:find("=", 1, true) then
-      error(("process.spawn: env: '%s' cannot be the name of a variable"):format(tostring(name)), 3)
+      error(("process.spawn: env: '%s' cannot name a variable"):format(tostring(name)), 3)
     end
     list[#list + 1] = name .. "=" .. tostring(value)
   end
@@ -66,13 +66,13 @@ end
 
 --- `process.spawn(options) -> child`: start a program; waits until its exec has succeeded, else
 -- raises kind "spawn" with `code`, `name` ("ENOENT") and `step` ("exec /bin/foo").  Options:
--- `argv` (a name without a slash is looked for in the PATH of `env`), `env` (a table; the child gets
--- exactly this), `cwd`, `stdin` (a string of any size; `true` for child:write; else /dev/null),
--- `merge` (stderr into stdout), `output_limit` (bytes per stream; the rest is read and dropped),
--- `rlimits` ({ nofile = 1024, cpu = { 60, 65 }, core = "unlimited" }), `umask`, `user`, `group`,
--- `nice`, `oom_score_adj`, `pdeathsig` (false: it may outlive the worker), `new_privileges` (false:
--- set-uid programs gain nothing), `cgroup` (a group; without one the environment gets one more
--- entry, WORKER_JOB_TAG, by which the child's descendants are found).
+-- `argv` (a name without a slash is looked for in the PATH of `env`), `env` (a table; the child
+-- gets exactly this), `cwd`, `stdin` (a string of any size; `true` for child:write; else
+-- /dev/null), `merge` (stderr into stdout), `output_limit` (bytes per stream; the rest is read and
+-- dropped), `rlimits` ({ nofile = 1024, cpu = { 60, 65 }, core = "unlimited" }), `umask`, `user`,
+-- `group`, `nice`, `oom_score_adj`, `pdeathsig` (false: it may outlive the worker),
+-- `new_privileges` (false: set-uid programs gain nothing), `cgroup` (a group; without one the
+-- environment gets one more entry, WORKER_JOB_TAG, by which the child's descendants are found).
 function process.spawn(options)
   check_options(options)
   local env = options.env or {}
@@ -90,7 +90,7 @@ function process.spawn(options)
   }, meta)
 end
 
--- The tree -----------------------------------------------------------------------------------------
+-- The tree ---------------------------------------------------------------------------------------
 
 -- A group whose handle was closed first has already taken everything in it along.
 local function populated(group)
@@ -129,12 +129,12 @@ local function number(signal)
   return signo or error(("there is no signal '%s'"):format(tostring(signal)), 3)
 end
 
--- The child ----------------------------------------------------------------------------------------
+-- The child --------------------------------------------------------------------------------------
 
 --- `child:output([drain])`: an iterator over what the child writes: `for stream, text in
--- child:output() do`.  `stream` is "stdout" or "stderr"; `text` is a piece of any bytes, at most 64
--- KiB, cut anywhere.  While nobody asks, the child waits.  It ends when both streams do, or `drain`
--- seconds (1) after the leader's exit when something else still holds them open: then
+-- child:output() do`.  `stream` is "stdout" or "stderr"; `text` is a piece of any bytes, at most
+-- 64 KiB, cut anywhere.  While nobody asks, the child waits.  It ends when both streams do, or
+-- `drain` seconds (1) after the leader's exit when something else still holds them open: then
 -- `child.leaked` is true.
 function methods:output(drain)
   local handle = self.handle
@@ -189,8 +189,8 @@ function methods:stop(options)
   return self.handle:wait()
 end
 
---- `child:close()`: the immediate form, which leaving a block does: KILL for the whole tree, and the
--- leader is reaped.
+--- `child:close()`: the immediate form, which leaving a block does: KILL for the whole tree, and
+-- the leader is reaped.
 function methods:close()
   local handle <close> = self.handle
   if self.closed then return end
@@ -217,10 +217,10 @@ function process.ending(child, options)
   return setmetatable({ child = child, options = options }, ending_meta)
 end
 
--- Words around it ----------------------------------------------------------------------------------
+-- Words around it --------------------------------------------------------------------------------
 
---- `process.env(base, overrides) -> table`: a copy of `base` (or nothing) with `overrides` on top; a
--- value of false takes a variable out.
+--- `process.env(base, overrides) -> table`: a copy of `base` (or nothing) with `overrides` on top;
+-- a value of false takes a variable out.
 function process.env(base, overrides)
   local env = {}
   for _, layer in ipairs { base or {}, overrides or {} } do
@@ -247,8 +247,8 @@ function process.exit_reason(result)
   return "killed by " .. process.signal_name(result.signal) .. core_dumped
 end
 
---- `process.run(options) -> result`: spawn, read everything, wait: for small helpers.  The result has
--- `stdout` and `stderr` too.  More than `output_limit` bytes (1 MiB) of one of them raise kind
+--- `process.run(options) -> result`: spawn, read everything, wait: for small helpers.  The result
+-- has `stdout` and `stderr` too.  More than `output_limit` bytes (1 MiB) of one of them raise kind
 -- "limit".
 function process.run(options)
   local most = options.output_limit or 1 << 20
@@ -261,7 +261,8 @@ function process.run(options)
     table.insert(pieces[stream], text)
     sizes[stream] = sizes[stream] + #text
     if sizes[stream] > most then
-      err.raise("limit", ("%s wrote more than %d bytes to %s"):format(options.argv[1], most, stream))
+      err.raise("limit",
+        ("%s wrote more than %d bytes to %s"):format(options.argv[1], most, stream))
     end
   end
   local result = child:wait()

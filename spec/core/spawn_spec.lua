@@ -42,7 +42,8 @@ for _, plain in ipairs { false, true } do
     end
 
     it("leads a session and a group of its own", function()
-      local pid, group, session = born("cat /proc/$$/stat"):match("^(%d+) %(sh%) %u %d+ (%d+) (%d+)")
+      local stat = born("cat /proc/$$/stat")
+      local pid, group, session = stat:match("^(%d+) %(sh%) %u %d+ (%d+) (%d+)")
       assert.equal(pid, group)
       assert.equal(pid, session)
     end)
@@ -56,7 +57,8 @@ for _, plain in ipairs { false, true } do
     end)
 
     it("sees the files it was given under the numbers it was given", function()
-      assert.equal("0\n1\n2\n3\n5\n9\n", born("exec ls /proc/self/fd", { fds = { [5] = 2, [9] = 1 } }))
+      local fds = { [5] = 2, [9] = 1 }
+      assert.equal("0\n1\n2\n3\n5\n9\n", born("exec ls /proc/self/fd", { fds = fds }))
     end)
 
     it("has no signal blocked and none ignored", function()
@@ -151,8 +153,9 @@ describe("a program that cannot be started", function()
 
   it("has no interpreter", function()
     write_file(dir .. "/script", "#!/no/such/interpreter\n", "755")
-    assert.equal("exec ./script: No such file or directory (the file is there, its interpreter is not)",
-      message { argv = { "./script" }, cwd = dir })
+    local why = message { argv = { "./script" }, cwd = dir }
+    assert.equal("exec ./script: No such file or directory (the file is there, its interpreter "
+      .. "is not)", why)
   end)
 
   it("is no program", function()
