@@ -59,7 +59,7 @@ end
 
 --- `commands.get(name)`: the command; its mistakes in loading are raised.
 function commands.get(name)
-  return require(module_of(name))
+  return (require(module_of(name)))
 end
 
 --- `commands.names()`: all commands there are, in the order of the groups.
@@ -81,9 +81,12 @@ function commands.with_globals(options)
   return all
 end
 
---- `commands.options_of(name)`: all options of a command.
+--- `commands.options_of(name)`: all options of a command, those of any server included where it takes
+-- the command line of one.
 function commands.options_of(name)
-  return commands.with_globals(commands.get(name).options)
+  local command = commands.get(name)
+  local options = commands.with_globals(command.options)
+  return command.server and require("worker.args.server").options(options) or options
 end
 
 return commands

@@ -10,10 +10,11 @@ local help = {}
 local LEFT_MOST = 30
 
 help.SIGNALS = {
-  { "TERM, INT", "first: finish running jobs, take none; second: cancel them; third: exit at once" },
-  { "QUIT", "cancel running jobs now, report them, exit" },
-  { "HUP", "read the configuration again" },
-  { "USR1", "take no more jobs, let the running ones end, however long that takes" },
+  { "TERM, INT", "first: take no more jobs, let the running ones finish (for shutdown.timeout, then "
+    .. "they are cancelled); second: cancel them now; third: exit at once" },
+  { "QUIT", "cancel the running jobs at once, report them, exit" },
+  { "USR1", "take no more jobs, let the running ones finish, however long that takes" },
+  { "HUP", "nothing yet: the configuration is read at start" },
 }
 
 local function option_words(key, option)
@@ -82,7 +83,7 @@ end
 --- `help.command(name, command, options)`: the help of one command; options are all it has, with
 -- those of the plugins that were named (left out: its own).
 function help.command(name, command, options)
-  options = options or commands.with_globals(command.options)
+  options = options or commands.options_of(name)
   local out = {
     ("worker %s: %s\n"):format(name, command.summary),
     ("\nUsage: worker %s %s\n"):format(name, command.usage or ""),

@@ -137,18 +137,21 @@ end
 -- A bug keeps the traceback of the place where it was raised.
 local function with_traceback(why)
   if err.is(why) then return why end
-  return err.new("bug", tostring(why), { traceback = debug.traceback(tostring(why), 2) })
+  return err.new("bug", tostring(why), { traceback = debug.traceback(nil, 2) })
 end
 
---- `main.run(program, ...)`: do what the command line says; returns the exit code.  A bug is raised.
+--- `main.run(program, ...)`: do what the command line says; returns the exit code.
 function main.run(_, ...)
   local state = {}
   local ok, result = xpcall(dispatch, with_traceback, state, { ... })
   if ok then return result or exit.OK end
   local code = exit.of_kind(err.kind(result))
-  if not code then error(result, 0) end
-  tell(state, result)
-  return code
+  if code then
+    tell(state, result)
+    return code
+  end
+  io.stderr:write("worker: internal error: ", tostring(result), "\n", result.traceback or "", "\n")
+  return exit.SOFTWARE
 end
 
 return main

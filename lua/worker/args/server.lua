@@ -21,23 +21,29 @@ local NO_OPTION = {
 }
 local PLACEHOLDERS = { protocol = "NAME", executor = "NAME", name = "NAME", slots = "N" }
 
+-- A field of a protocol cannot be reached by an option when the worker has a setting of that name.
+local function is_hidden(path, attributes)
+  return NO_OPTION[path] or attributes.plugin and attributes.into == "protocol_flags"
+    and (spec.top[path] or spec.server[path])
+end
+
 -- Adds the fields as options that stay text, in values.protocol_flags, by their name without dashes.
+-- Where a command has an option of that name already, the plugin's name goes in front.
 local function add_fields(options, fields, prefix, attributes)
   for name, field in pairs(fields) do
     local path = prefix .. name
-    if type(field) == "table" and not NO_OPTION[path] then
-      local long = path:gsub("[_.]", "-")
-      if attributes.taken[long] and attributes.plugin then long = attributes.plugin .. "-" .. long end
-      if field[1] == "record" then
-        add_fields(options, field.fields or {}, path .. ".", attributes)
-      elseif not attributes.taken[long] then
-        attributes.taken[long] = true
-        options["fields:" .. long] = setmetatable({
-          field[1], into = attributes.into, key = long, name = long, path = path, field = field,
-          plugin = attributes.plugin, value = not attributes.plugin and PLACEHOLDERS[path] or nil,
-          env = false, short = false, required = false,
-        }, { __index = field })
-      end
+    local key = path:gsub("[_.]", "-")
+    local long = attributes.taken[key] and attributes.plugin and attributes.plugin .. "-" .. key or key
+    local offered = type(field) == "table" and not is_hidden(path, attributes)
+    if offered and field[1] == "record" then
+      add_fields(options, field.fields or {}, path .. ".", attributes)
+    elseif offered and not attributes.taken[long] then
+      attributes.taken[long] = true
+      options["fields:" .. long] = setmetatable({
+        field[1], into = attributes.into, key = key, name = long, path = path, field = field,
+        plugin = attributes.plugin, value = not attributes.plugin and PLACEHOLDERS[path] or nil,
+        env = false, short = false,
+      }, { __index = field })
     end
   end
 end
@@ -107,8 +113,8 @@ local function owner_of(registry, name)
   end
 end
 
--- The name of a plugin as it was given, whether the command or the configuration has the option.
-local function given_name(values, kind)
+-- The name of a plugin as it was typed, whether the command or the configuration has the option.
+local function typed_name(values, kind)
   return values[kind] or (values.protocol_flags or {})[kind]
 end
 
@@ -119,21 +125,22 @@ local function is_there(registry, kind, name)
   return false
 end
 
+-- The plugin of this name, or nil for what is no name.  One that is there and broken is no mistake of
+-- who typed its name; and what was not typed is for the configuration to complain about.
+local function find_plugin(registry, kind, name, typed)
+  if type(name) ~= "string" or name:find("^%s*[%[{]") then return nil end
+  local plugin, why = registry:get(kind, name)
+  if not plugin and typed then err.raise(is_there(registry, kind, name) and "config" or "usage", why) end
+  return plugin
+end
+
 local function named_plugins(registry, values, file)
+  local typed = typed_name(values, "protocol")
+  local protocol = find_plugin(registry, "protocol", typed or sys.env("WORKER_PROTOCOL") or file.protocol, typed)
+  local executor = find_plugin(registry, "executor", typed_name(values, "executor"), true)
   local plugins = {}
-  local protocol = given_name(values, "protocol") or sys.env("WORKER_PROTOCOL") or file.protocol
-  local wanted = {
-    { "protocol", protocol, "protocol_flags" }, { "executor", given_name(values, "executor"), "executor_flags" },
-  }
-  for _, one in ipairs(wanted) do
-    local kind, name, into = one[1], one[2], one[3]
-    if type(name) == "string" and not name:find("^%s*[%[{]") then
-      local plugin, why = registry:get(kind, name)
-      -- one that is there and broken is no mistake of who typed its name
-      if not plugin then err.raise(is_there(registry, kind, name) and "config" or "usage", why) end
-      plugins[#plugins + 1] = { plugin = plugin, into = into }
-    end
-  end
+  if protocol then plugins[1] = { plugin = protocol, into = "protocol_flags" } end
+  if executor then plugins[#plugins + 1] = { plugin = executor, into = "executor_flags" } end
   return plugins
 end
 
@@ -150,17 +157,19 @@ end
 -- The fields of the executor go where the configuration has them: { shell: { path: "..." } }.
 local function executor_value(name, given, all)
   local fields = {}
-  for long, text in pairs(given) do
-    local option = all["fields:" .. long]
-    local value, why = schema.parse(option.field, text)
-    if value == nil then args.usage(("--%s: %s"):format(long, why)) end
-    local at = fields
-    for part in option.path:gmatch("([^.]+)%.") do
-      at[part] = at[part] or {}
-      at = at[part]
+  for _, option in pairs(all) do
+    local text = option.into == "executor_flags" and given[option.key]
+    if text then
+      local value, why = schema.parse(option.field, text)
+      if value == nil then args.usage(("--%s: %s"):format(option.name, why)) end
+      local at = fields
+      for part in option.path:gmatch("([^.]+)%.") do
+        at[part] = at[part] or {}
+        at = at[part]
+      end
+      -- a secret would come back as an object; as text it is read once more where it is used
+      at[option.path:match("[^.]+$")] = option.field[1] == "secret" and text or value
     end
-    -- a secret would come back as an object; as text it is read once more where it is used
-    at[option.path:match("[^.]+$")] = option.field[1] == "secret" and text or value
   end
   return require("worker.json").encode { [name] = fields }
 end
@@ -168,7 +177,7 @@ end
 local function move_executor_fields(values, all)
   local given = values.executor_flags
   if not given then return end
-  local text = executor_value(given_name(values, "executor"), given, all)
+  local text = executor_value(typed_name(values, "executor"), given, all)
   values.executor_flags = nil
   if values.executor then values.executor = text else values.protocol_flags.executor = text end
 end

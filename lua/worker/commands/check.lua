@@ -2,7 +2,6 @@
 local args = require "worker.args"
 local exit = require "worker.exit"
 local registries = require "worker.registry"
-local schema = require "worker.schema"
 local terminal = require "worker.terminal"
 
 local command = {
@@ -30,10 +29,8 @@ end
 
 -- What is wrong with one plugin, as lines.
 local function plugin_problems(entry)
-  if entry.problem then return { entry.problem } end
-  local problems = schema.verify(entry.plugin)
-  for i, problem in ipairs(problems) do problems[i] = ("%s: config.%s"):format(entry.path, problem) end
-  if entry.kind == "policy" and not has_chain(entry.plugin) then
+  local problems = { entry.problem }
+  if entry.plugin and entry.kind == "policy" and not has_chain(entry.plugin) then
     problems[#problems + 1] = entry.path .. ": a policy needs one of claim, run, finish"
   end
   return problems

@@ -30,7 +30,7 @@ function command.parse(argv, options)
     end
   end
   local values, words = args.parse(argv, options, { lenient = true })
-  if values.help or values.version then return values, words, nil, options end
+  if values.help or values.version then return values, words end
   if not verb or verb:find("^%-") then args.usage("say what to do: worker config sample, show or check") end
   args.usage(("there is no `worker config %s`%s"):format(verb, args.nearest(verb, VERBS, "'%s'")))
 end

@@ -156,6 +156,6 @@ end)
 ]==],
   next = {
     "worker spec spec/plugins/@NAME@_spec.lua", "worker explain @NAME@",
-    "worker --protocol @NAME@ --url https://... plugins/",
+    "WORKER_TOKEN=... worker --protocol @NAME@ --url https://... plugins/",
   },
 }
