@@ -71,6 +71,9 @@ static const struct {
 } wording[] = {
 	{"mapping values are not allowed in this context",
 	 "a ':' cannot stand here; put the text in quotes, or check the indentation"},
+	{"found a tab character that violates indentation", "a tab cannot indent; use spaces"},
+	{"found a tab character where an indentation space is expected",
+	 "a tab cannot indent; use spaces"},
 	{"did not find expected key", "expected a key here; check the indentation"},
 	{"did not find expected '-' indicator", "expected '- ' here; check the indentation"},
 	{"could not find expected ':'", "expected ':' after this key"},

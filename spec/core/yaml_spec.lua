@@ -127,6 +127,7 @@ describe("what is refused", function()
     ["a: 1\nb: 2\na: 3"] = "3:1: the key 'a' is here twice; it was first on line 1",
     ["a: ~\na: 3"] = "2:1: the key 'a' is here twice; it was first on line 1",
     ["a:\n\t- x"] = "2:1: a tab cannot indent; use spaces",
+    ["a: 1\n\tb: 2"] = "2:1: a tab cannot indent; use spaces (in what begins on line 1)",
     ["a: @x"] = "1:4: '@' cannot begin a value; put the text in quotes",
     ["a: b: c"] = "1:5: a ':' cannot stand here; put the text in quotes, or check the indentation",
     ["a: 1\nb\nc: 2"] = "2:1: expected ':' after this key",
@@ -183,9 +184,9 @@ describe("any bytes at all", function()
   }
 
   it("give a value or a message with a place", function()
-    local seed, random = 20261121, nil
+    local seed = 20261121
     local state = seed
-    function random(n)
+    local function random(n)
       state = (state * 1103515245 + 12345) % 2147483648
       return state // 65536 % n + 1
     end

@@ -84,8 +84,9 @@ end
 local function read(path, named_by)
   local ok, text, why = task.try(fs.read, path, FILE_MOST)
   if ok and text then return text end
+  local reason = tostring(ok and why or text):gsub("^%l+ .-: ", "", 1)
   local by = named_by and (" (given by %s)"):format(named_by) or ""
-  return nil, schema.problem(tostring(ok and why or text) .. by, { file = path })
+  return nil, schema.problem(("%s: %s%s"):format(path, reason, by), { file = path })
 end
 
 local function parse(text, path)

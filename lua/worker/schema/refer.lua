@@ -23,7 +23,7 @@ end
 function refer.file(path)
   local ok, text, why = task.try(fs.read, path, FILE_MOST)
   if not ok then why, text = text, nil end
-  if not text then return nil, tostring(why) end
+  if not text then return nil, path .. ": " .. tostring(why):gsub("^%l+ .-: ", "", 1) end
   local warning
   if refer.is_open(path) then
     warning = ("everybody on this machine can read %s; chmod 600 it"):format(path)
