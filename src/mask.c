@@ -60,23 +60,39 @@ struct mask {
 	unsigned char skip[1 << SKIP_BITS];
 };
 
-/* Grow an array without leaving a copy of it behind. */
-static int grow(void *array, uint32_t *room, uint32_t count, size_t size)
+/* An array with room for one more, without leaving a copy of the old one behind; or NULL. */
+static void *grown(void *old, uint32_t *room, uint32_t count, size_t size)
 {
 	if (count < *room)
-		return 0;
+		return old;
 	uint32_t more = *room ? *room * 2 : 64;
-	void *old, *new = calloc(more, size);
+	void *new = calloc(more, size);
 	if (new == NULL)
-		return -1;
-	memcpy(&old, array, sizeof old);
+		return NULL;
 	if (old != NULL) {
 		memcpy(new, old, count * size);
 		explicit_bzero(old, *room * size);
 		free(old);
 	}
-	memcpy(array, &new, sizeof new);
 	*room = more;
+	return new;
+}
+
+static int nodes_grow(struct mask *mask)
+{
+	struct node *nodes = grown(mask->nodes, &mask->node_room, mask->node_count, sizeof *nodes);
+	if (nodes == NULL)
+		return -1;
+	mask->nodes = nodes;
+	return 0;
+}
+
+static int forms_grow(struct mask *mask)
+{
+	struct form *forms = grown(mask->forms, &mask->form_room, mask->form_count, sizeof *forms);
+	if (forms == NULL)
+		return -1;
+	mask->forms = forms;
 	return 0;
 }
 
@@ -85,8 +101,7 @@ struct mask *mask_new(void)
 	struct mask *mask = calloc(1, sizeof *mask);
 	if (mask == NULL)
 		return NULL;
-	if (grow(&mask->nodes, &mask->node_room, 0, sizeof *mask->nodes) == -1 ||
-	    grow(&mask->forms, &mask->form_room, 0, sizeof *mask->forms) == -1) {
+	if (nodes_grow(mask) == -1 || forms_grow(mask) == -1) {
 		mask_free(mask);
 		return NULL;
 	}
@@ -135,7 +150,7 @@ static uint32_t node_add(struct mask *mask, uint32_t parent, unsigned char byte)
 		errno = EMSGSIZE;
 		return 0;
 	}
-	if (grow(&mask->nodes, &mask->node_room, mask->node_count, sizeof *mask->nodes) == -1)
+	if (nodes_grow(mask) == -1)
 		return 0;
 	uint32_t at = mask->node_count++;
 	mask->nodes[at] = (struct node){.byte = byte,
@@ -160,7 +175,7 @@ static bool form_known(const struct mask *mask, uint32_t at, const char *s, size
 
 static int form_keep(struct mask *mask, uint32_t at, const char *s, size_t n)
 {
-	if (grow(&mask->forms, &mask->form_room, mask->form_count, sizeof *mask->forms) == -1)
+	if (forms_grow(mask) == -1)
 		return -1;
 	char *text = malloc(n);
 	if (text == NULL)

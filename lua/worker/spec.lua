@@ -89,6 +89,7 @@ local function wrap_it(busted, options)
       local name = full_name(busted, element)
       if options.filter and not name:find(options.filter) then return end
       if options.exclude and name:find(options.exclude) then return end
+      task.yield() -- each test has the whole time that Lua may run without waiting
       local before = counts()
       sys.virtual(not name:find("#realtime", 1, true))
       executor(element)

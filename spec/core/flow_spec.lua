@@ -1,6 +1,7 @@
 -- Texts that come in chunks (src/text.c, src/lua_flow.c).
 local core = require "worker.core.text"
 local flow = require "worker.core.flow"
+local task = require "worker.core.task"
 
 -- What comes out when a text is fed in pieces of random size.
 local function in_pieces(handle, text)
@@ -20,7 +21,8 @@ describe("a repairer", function()
   it("gives the same as repairing the whole, wherever chunks end #realtime", function()
     local seed = os.time()
     math.randomseed(seed)
-    for _ = 1, 2000 do
+    for round = 1, 2000 do
+      if round % 50 == 0 then task.yield() end
       local bytes = {}
       local some = "A\x80\xbf\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\xed\xff"
       for i = 1, math.random(30) do bytes[i] = string.char(some:byte(math.random(#some))) end
@@ -112,6 +114,7 @@ describe("lines", function()
     local seed = os.time()
     math.randomseed(seed)
     for _ = 1, 300 do
+      task.yield()
       local bytes, whole, line = {}, {}, ""
       for i = 1, math.random(200) do bytes[i] = ({ "a", "b", "é", "\n", "😀" })[math.random(5)] end
       local text, most = table.concat(bytes), math.random(4, 12)

@@ -2,6 +2,7 @@
 local cjson = require "cjson"
 local core = require "worker.core.json"
 local encode = require "worker.core.json_encode"
+local task = require "worker.core.task"
 
 local function refusal(value, options)
   local ok, err = pcall(encode, value, options)
@@ -48,6 +49,7 @@ describe("json encode", function()
     local seed = os.time()
     math.randomseed(seed)
     for i = 1, 20000 do
+      if i % 100 == 0 then task.yield() end
       local number = string.unpack("d", string.pack("i8", math.random(0)))
       if i % 2 == 0 then number = math.random(1, 10 ^ 12) / 10 ^ math.random(0, 12) end
       if number == number and math.abs(number) ~= math.huge then
@@ -142,6 +144,7 @@ describe("json encode", function()
       return value
     end
     for _ = 1, 100 do
+      task.yield()
       local value = make(1)
       local text = encode { value }
       assert.same({ value }, cjson.decode(text), "seed " .. seed)
