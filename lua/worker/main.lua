@@ -12,6 +12,7 @@ local sys = require "worker.core.sys"
 local main = {}
 
 local STDERR = 2
+local EPIPE = 32
 
 -- Which command ----------------------------------------------------------------------------------------
 
@@ -140,11 +141,19 @@ local function with_traceback(why)
   return err.new("bug", tostring(why), { traceback = debug.traceback(nil, 2) })
 end
 
+-- A reader that went away (`worker plugins | head`) is no mistake; a full disk is.
+local function flush(code)
+  local ok, why, number = io.stdout:flush()
+  if ok or number == EPIPE then return code end
+  io.stderr:write("worker: the output cannot be written: ", why, "\n")
+  return exit.IOERR
+end
+
 --- `main.run(program, ...)`: do what the command line says; returns the exit code.
 function main.run(_, ...)
   local state = {}
   local ok, result = xpcall(dispatch, with_traceback, state, { ... })
-  if ok then return result or exit.OK end
+  if ok then return flush(result or exit.OK) end
   local code = exit.of_kind(err.kind(result))
   if code then
     tell(state, result)
