@@ -1,4 +1,5 @@
 local config = require "worker.config"
+local fs = require "worker.fs"
 local yaml = require "worker.yaml"
 
 local function nothing() end
@@ -51,11 +52,11 @@ local dir
 
 local function write(name, text)
   local path = dir .. "/" .. name
-  assert(os.execute("mkdir -p $(dirname " .. path .. ")"))
+  fs.mkdir(fs.dir(path), { parents = true })
   local file = assert(io.open(path, "w"))
   file:write(text)
   file:close()
-  assert(os.execute("chmod 600 " .. path))
+  fs.chmod(path, tonumber("600", 8))
   return path
 end
 
@@ -217,6 +218,35 @@ shutdwon: 1
     local server = "{ protocol: local, dir: d, name: %s }"
     assert.same({ "servers[2].name: another server is called a too" },
       problems_of(("servers: [ %s, %s ]"):format(server:format("a"), server:format("a"))))
+  end)
+end)
+
+describe("any file at all", function()
+  local PIECES = {
+    "servers:", "policies:", "- ", "  ", "protocol: local", "dir: x", "slots: ", "4", "[", "]", "{", "}", "run:",
+    "claim: ", "mask", "timeout: ", "log:", "log: x", "~", "executor: ", "shell", "plugins: ", "[ 5 ]", "name: 1",
+    "shutdown: { timeout: 5 }", "workspace: [1]", "${env:X}", "&a ", "*a", "\nservers: x", "\npolicies: 3",
+    "servers: [ { protocol: local, dir: /d } ]\n", "\npolicies: { run: [ 5, [], {}, { a: ~ }, { mask: [] } ] }",
+    "\nservers: [ 5, [], {}, { protocol: [] }, { protocol: ~ }, { protocol: local, dir: d, executor: [ {} ] } ]",
+  }
+
+  it("gives a configuration or problems, and raises nothing", function()
+    local seed, good = 4711, 0
+    local state = seed
+    local function random(n)
+      state = (state * 1103515245 + 12345) % 2147483648
+      return state // 65536 % n + 1
+    end
+    for _ = 1, 400 do
+      local pieces = {}
+      for i = 1, random(6) do pieces[i] = PIECES[random(#PIECES)] .. (random(3) == 1 and "\n" or "") end
+      local text = table.concat(pieces)
+      local ok, conf, problems = pcall(load_text, text)
+      assert(ok, ("seed %d: %q: %s"):format(seed, text, tostring(conf)))
+      assert(conf or #problems > 0, text)
+      if conf then good = good + 1 end
+    end
+    assert.is_true(good > 0)
   end)
 end)
 
