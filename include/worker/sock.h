@@ -9,7 +9,7 @@
  * loop, unless sock_stop takes the operation back first:
  *
  *	SOCK_DONE	the bytes are sock_bytes(s)[0 .. s->reader.size); take them with sock_take
- *	SOCK_END	the other side has ended cleanly, before the first byte of what was asked for
+ *	SOCK_END	a clean end came, before the first byte of what was asked for
  *	SOCK_FAILED	see sock_explain
  *	SOCK_WAIT	not yet
  *

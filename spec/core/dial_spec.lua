@@ -1,7 +1,9 @@
--- TLS against a real TLS server, and proxies against a fake one.  (A child of io.popen inherits the
+-- Connecting: TLS against a real TLS server, and proxies against a fake one.  (A child of io.popen inherits the
 -- blocked signals of the worker, so only SIGKILL ends it.)
 local core = require "worker.core.sock"
 local server = require "spec.support.server"
+local listen = require "worker.core.listen".listen
+local talk = require "spec.support.talk"
 local task = require "worker.task"
 
 local HAVE_OPENSSL = os.execute("command -v openssl >/dev/null 2>&1")
@@ -10,11 +12,38 @@ local function sh(format, ...)
   assert.is_true(os.execute((format):format(...)))
 end
 
-local function failure(fn, ...)
-  local ok, why = pcall(fn, ...)
-  assert.is_false(ok, "expected an error")
-  return why
-end
+describe("connecting", function()
+  it("says who refused", function()
+    local listener = listen { address = "127.0.0.1:0" }
+    local address = listener:address()
+    listener:close()
+    local why = talk.failure(core.connect, { address = address })
+    assert.equal("connect", why.reason)
+    assert.matches(address, why.message, 1, true)
+    assert.equal("connect", talk.failure(core.connect, { unix = "/nowhere/x.sock" }).reason)
+  end)
+
+  it("says when a name does not exist", function()
+    assert.equal("dns", talk.failure(core.connect, { address = "no.such.host.invalid:80" }).reason)
+  end)
+
+  it("refuses a host name that would change the meaning of an address", function()
+    for _, host in ipairs { "a/b", "user@host", "a b", "a#b", "a?b", "" } do
+      assert.matches("not a host name", talk.failure(core.connect, { address = host .. ":80" }).message)
+    end
+  end)
+
+  it("can be cancelled at any moment", function()
+    local path = talk.path("cancel")
+    local listener <close> = listen { unix = path, backlog = 1 }
+    local ends = { core.connect { unix = path }, core.connect { unix = path } }
+    local done = task.within(0.05, core.connect, { unix = path })
+    assert.is_false(done)
+    assert.is_false((task.within(0, core.connect, { address = "no.such.host.invalid:1" })))
+    talk.close(table.unpack(ends))
+    listener:close()
+  end)
+end)
 
 describe("TLS #realtime", function()
   local dir, pipe, pid, address
@@ -58,7 +87,7 @@ describe("TLS #realtime", function()
     conn:write("abc\n")
     assert.equal("cba\n", conn:line())
     assert.equal(address, conn:peer())
-    assert.matches("only close", failure(conn.shutdown, conn).message)
+    assert.matches("only close", talk.failure(conn.shutdown, conn).message)
   end)
 
   it("moves more than any buffer holds, both ways at once", function()
@@ -73,10 +102,10 @@ describe("TLS #realtime", function()
   end)
 
   it("refuses a certificate nobody vouches for, and one for another name", function()
-    local why = failure(connect, true)
+    local why = talk.failure(connect, true)
     assert.same({ "transport", "tls" }, { why.kind, why.reason })
     assert.matches("certificate", why.message)
-    why = failure(connect, { ca_file = dir .. "/localhost.pem", name = "example.org" })
+    why = talk.failure(connect, { ca_file = dir .. "/localhost.pem", name = "example.org" })
     assert.equal("tls", why.reason)
     assert.matches("example.org", why.message)
   end)
@@ -101,7 +130,7 @@ describe("TLS #realtime", function()
     conn:write("mine\n")
     assert.equal("enim\n", conn:line())
     conn:close()
-    assert.equal("tls", failure(function() -- TLS 1.3 tells only with the first read
+    assert.equal("tls", talk.failure(function() -- TLS 1.3 tells only with the first read
       local bare <close> = connect { insecure = true }
       bare:line()
     end).reason)
@@ -109,13 +138,13 @@ describe("TLS #realtime", function()
 
   it("is refused by a server that does not speak it", function()
     local fake = server.tcp(function(conn) conn:read(); conn:write("hello\n") end)
-    local why = failure(core.connect, { address = fake.address, tls = true })
+    local why = talk.failure(core.connect, { address = fake.address, tls = true })
     assert.equal("tls", why.reason)
   end)
 
   it("gives up in time on a server that says nothing", function()
     local fake = server.tcp(function(conn) while conn:read() do end end) -- luacheck: ignore 542
-    local why = failure(core.connect, { address = fake.address, tls = true, timeout = 0.2 })
+    local why = talk.failure(core.connect, { address = fake.address, tls = true, timeout = 0.2 })
     assert.equal("timeout", why.reason)
     assert.is_false((task.within(0.1, core.connect, { address = fake.address, tls = true })))
   end)
@@ -141,7 +170,7 @@ describe("a proxy", function()
       conn:head()
       conn:write("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
     end)
-    local why = failure(core.connect, { address = "far.example:99", proxy = fake.url })
+    local why = talk.failure(core.connect, { address = "far.example:99", proxy = fake.url })
     assert.equal("transport", why.kind)
     assert.matches("403", why.message)
   end)
