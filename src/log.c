@@ -34,6 +34,7 @@ static struct {
 	unsigned long dropped;
 	struct log_secret *secrets;
 	size_t secret_count;
+	char overlay[32]; /* takes the live lines off the terminal, while there are any */
 } log_state = {.fd = STDERR_FILENO, .level = LOG_LEVEL_INFO};
 
 static const char *const log_names[] = {"debug", "info", "warn", "error"};
@@ -231,6 +232,23 @@ static void log_text(struct buf *line, enum log_level level, const char *message
 
 /* --- writing it --- */
 
+bool log_overlay_set(const char *erase)
+{
+	bool shown = log_state.overlay[0] != '\0';
+	snprintf(log_state.overlay, sizeof log_state.overlay, "%s", erase);
+	return shown;
+}
+
+/* Live lines at the bottom of the terminal give way to a log line; who drew them draws again. */
+static void log_erase_overlay(void)
+{
+	if (log_state.overlay[0] == '\0')
+		return;
+	if (write(log_state.fd, log_state.overlay, strlen(log_state.overlay)) < 0)
+		log_state.dropped++;
+	log_state.overlay[0] = '\0';
+}
+
 static void log_send(struct buf *line)
 {
 	size_t size = buf_size(line);
@@ -241,6 +259,7 @@ static void log_send(struct buf *line)
 	log_redact(text, &size);
 	/* A line cut at the ceiling still ends as a line. */
 	text[size - 1] = '\n';
+	log_erase_overlay();
 	if (poll(&ready, 1, 0) < 1 || write(log_state.fd, text, size) < 0)
 		log_state.dropped++;
 }

@@ -4,6 +4,7 @@
  *	log.setup{ level=, format=, color=, fd= }
  *	log.enabled(level) -> bool
  *	log.secret(text) -> bool
+ *	log.overlay(erase) -> bool                 see log_overlay_set
  */
 #include <string.h>
 
@@ -87,9 +88,15 @@ static int core_secret(lua_State *L)
 	return 1;
 }
 
+static int core_overlay(lua_State *L)
+{
+	lua_pushboolean(L, log_overlay_set(luaL_checkstring(L, 1)));
+	return 1;
+}
+
 static const luaL_Reg functions[] = {
-	{"write", core_write},	 {"setup", core_setup}, {"enabled", core_enabled},
-	{"secret", core_secret}, {NULL, NULL},
+	{"write", core_write},	 {"setup", core_setup},	    {"enabled", core_enabled},
+	{"secret", core_secret}, {"overlay", core_overlay}, {NULL, NULL},
 };
 
 int luaopen_worker_core_log(lua_State *L)

@@ -2,7 +2,7 @@
  *
  *	sys.mono() sys.wall() -> seconds       sys.iso([digits [, wall]]) -> RFC 3339 text
  *	sys.env([name]) -> value or table      sys.unsetenv(name)
- *	sys.pid() sys.uid() sys.hostname() sys.version()
+ *	sys.pid() sys.uid() sys.user_id(name) -> uid, gid   sys.hostname() sys.version()
  *	sys.isatty(fd) sys.terminal_width(fd)
  *	sys.signals{"TERM", ...} -> handle     handle:wait([seconds]) -> name; handle:close()
  *	sys.exit_status(code) sys.stop()       what main returns when the loop ends; ends it
@@ -11,6 +11,7 @@
  *	sys.turns() -> turns, waits            sys.stale_wakes()
  *	sys.oom_where() -> text or nil         sys.error_metatable()
  */
+#include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,20 @@ static int core_uid(lua_State *L)
 {
 	lua_pushinteger(L, geteuid());
 	return 1;
+}
+
+/* A name or a number; the number need not be in the user database. */
+static int core_user_id(lua_State *L)
+{
+	const char *name = lua_tostring(L, 1);
+	const struct passwd *user = name != NULL ? getpwnam(name) : NULL;
+	if (user == NULL && name != NULL && strspn(name, "0123456789") == strlen(name))
+		user = getpwuid((uid_t)strtoul(name, NULL, 10));
+	if (user == NULL)
+		return 0;
+	lua_pushinteger(L, user->pw_uid);
+	lua_pushinteger(L, user->pw_gid);
+	return 2;
 }
 
 static int core_hostname(lua_State *L)
@@ -348,6 +363,7 @@ static const luaL_Reg functions[] = {
 	{"unsetenv", core_unsetenv},
 	{"pid", core_pid},
 	{"uid", core_uid},
+	{"user_id", core_user_id},
 	{"hostname", core_hostname},
 	{"version", core_version},
 	{"isatty", core_isatty},

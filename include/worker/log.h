@@ -37,6 +37,11 @@ void log_format_set(enum log_format format);
 void log_color_set(bool color);
 bool log_enabled(enum log_level level);
 
+/* log_overlay_set(erase): somebody has drawn live lines on the terminal; ${erase} takes them off
+ * and is written before the next log line, once.  "" when they are gone.  Returns whether the
+ * lines of before were still there. */
+bool log_overlay_set(const char *erase);
+
 /* log_fd_set(fd): where lines go; 2 at first. */
 void log_fd_set(int fd);
 

@@ -6,6 +6,7 @@
 -- and reaps the leader, whatever the reason for leaving.
 local core = require "worker.core.process"
 local err = require "worker.error"
+local sys = require "worker.core.sys"
 local task = require "worker.task"
 
 local process = {}
@@ -230,6 +231,13 @@ function process.env(base, overrides)
   end
   return env
 end
+
+--- `process.inherited(name)`: a variable of the worker's own environment, or nil.
+process.inherited = sys.env
+
+--- `process.user_id(name) -> uid, gid`: a user of this machine, by name or number; nil when there is
+-- none.
+process.user_id = sys.user_id
 
 local names = {}
 for name, signo in pairs(core.signals) do names[signo] = "SIG" .. name end

@@ -1,0 +1,1 @@
+echo "hello from job $WORKER_JOB_ID in $(pwd)"

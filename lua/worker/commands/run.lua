@@ -1,0 +1,91 @@
+-- worker run: work for the servers of the configuration, or for the one on the command line.
+local config = require "worker.config"
+local console = require "worker.console"
+local events = require "worker.events"
+local log = require "worker.log"
+local places = require "worker.places"
+local runner = require "worker.runner"
+local sys = require "worker.core.sys"
+
+local STDERR = 2
+local EXIT_CONFIG = 78
+
+local command = {
+  summary = "work for an orchestrator (what `worker` does without a command)",
+  usage = "[--protocol NAME] [options] [PLUGIN_DIR...]",
+  doc = "Claims jobs, runs them, streams their output and reports results, until it is asked to stop. "
+    .. "Without --protocol the servers of the configuration file are served.",
+  server = true,
+  options = {
+    protocol = { "string", value = "NAME", env = "WORKER_PROTOCOL",
+      doc = "How the server talks: a protocol plugin. Its fields are options too." },
+    executor = { "string", value = "NAME", env = "WORKER_EXECUTOR",
+      doc = "What runs the jobs: an executor plugin (shell)." },
+    slots = { "number", value = "N", doc = "How many jobs run at a time (1)." },
+    name = { "string", value = "NAME", doc = "What the logs call this server." },
+    config = { "string", value = "FILE", env = "WORKER_CONFIG", doc = "The configuration file." },
+    state = { "string", value = "DIR", doc = "Where the worker keeps what must survive a restart." },
+    workspace = { "string", value = "DIR", doc = "Where each job gets a folder of its own." },
+    shutdown_timeout = { "duration", value = "TIME",
+      doc = "How long running jobs may go on once the worker is asked to stop (30s)." },
+  },
+  examples = {
+    { "worker --protocol local --dir jobs plugins/", "take job files from jobs/inbox" },
+    { "worker run --config /etc/worker/worker.yaml", "serve what a file says" },
+  },
+}
+
+-- Options that are fields of the configuration, by the name they have there.
+local FLAGS = { "protocol", "executor", "slots", "name", "state", "workspace", "shutdown_timeout" }
+
+local function flags_of(options)
+  local flags = {}
+  for _, name in ipairs(FLAGS) do
+    if options[name] ~= nil then flags[name] = tostring(options[name]) end
+  end
+  for _, group in ipairs { "protocol_flags", "executor_flags" } do
+    for path, value in pairs(options[group] or {}) do flags[path] = value end
+  end
+  return flags
+end
+
+local function tell(list, mark)
+  for _, problem in ipairs(list) do io.stderr:write(mark, tostring(problem), "\n") end
+end
+
+--- Load the configuration the command line asks for; nil after the problems have been printed.
+function command.load(options, folders)
+  local conf, problems, warnings = config.load {
+    config = options.config, flags = flags_of(options), dirs = places.plugin_dirs(folders),
+    system_plugins = {},
+  }
+  tell(warnings or {}, "worker: warning: ")
+  if not conf then tell(problems, "worker: ") end
+  return conf
+end
+
+local function begin(conf)
+  local names = {}
+  for i, server in ipairs(conf.servers) do
+    names[i] = ("%s (%s, %d slot%s)"):format(server.name, server.protocol, server.slots,
+      server.slots == 1 and "" or "s")
+  end
+  log.info("worker.started", ("worker %s works for %s"):format(sys.version(), table.concat(names, ", ")),
+    { version = sys.version() })
+end
+
+function command.run(options, folders)
+  local conf = command.load(options, folders)
+  if not conf then return EXIT_CONFIG end
+  local shared = { events = events.new() }
+  local terminal = sys.isatty(STDERR) and sys.env("TERM") ~= "dumb"
+  shared.console = console.new(shared.events, {
+    terminal = terminal, color = terminal and options.color ~= false and sys.env("NO_COLOR") == nil,
+  })
+  begin(conf)
+  local code = runner.new(conf, shared):run()
+  log.info("worker.stopped", shared.console:summary(), { exit_code = code })
+  return code
+end
+
+return command

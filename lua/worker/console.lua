@@ -1,0 +1,161 @@
+-- console.lua: what a person sees while the worker runs.
+--
+-- On a terminal: a line per running job that changes in place (elapsed time, last line of output),
+-- and a line for each job that ended.  Elsewhere: plain log lines, one when a job starts and one
+-- when it ends.  Both end with a summary.
+local log = require "worker.log"
+local log_core = require "worker.core.log"
+local sys = require "worker.core.sys"
+local task = require "worker.task"
+local text = require "worker.text"
+local time = require "worker.time"
+
+local console = {}
+
+local REDRAW = 0.1
+local ROWS_MOST = 12
+local STDERR = 2
+
+local MARKS = {
+  success = { "ok", "32" }, failed = { "failed", "31" }, timeout = { "timeout", "33" },
+  cancelled = { "cancelled", "33" }, lost = { "lost", "35" }, oom = { "oom", "31" },
+  error = { "error", "31;1" },
+}
+
+local methods = {}
+local meta = { __index = methods, __name = "worker.console" }
+
+--- `console.new(events, options)`: options: terminal = bool, color = bool.
+function console.new(events, options)
+  local self = setmetatable({
+    terminal = options.terminal, color = options.color,
+    running = {}, order = {}, drawn = 0, counts = {}, total = 0, began = sys.mono(),
+  }, meta)
+  events:listen(function(name, facts)
+    local handler = self[name:gsub("%.", "_")]
+    if handler then handler(self, facts) end
+  end)
+  return self
+end
+
+local function painted(self, code, words)
+  return self.color and ("\27[%sm%s\27[0m"):format(code, words) or words
+end
+
+-- What a job's end says in one line: "3.2s  exit 3", "30.0s  ran longer than 30 s".
+local function ending(result)
+  local words = { time.format_duration(result.duration or 0) }
+  if result.signal then
+    words[#words + 1] = "signal " .. tostring(result.signal)
+  elseif result.exit_code and result.exit_code ~= 0 then
+    words[#words + 1] = ("exit %d"):format(result.exit_code)
+  end
+  if result.reason and result.state ~= "failed" then words[#words + 1] = result.reason end
+  return table.concat(words, "  ")
+end
+
+-- The live lines -----------------------------------------------------------------------------------
+
+-- Job output is not ours: nothing of it may move the cursor.
+local function harmless(line)
+  return (text.strip_ansi(text.repair(line)):gsub("[%c]", " "))
+end
+
+local function live_line(self, row, width)
+  local elapsed = time.format_duration(math.floor(sys.mono() - row.began))
+  local line = ("  %s  %s  %s"):format(row.job.id, elapsed, harmless(row.ctx:last_line() or ""))
+  return painted(self, "2", text.fit(line, width - 1))
+end
+
+local function erase_sequence(rows)
+  return rows > 0 and ("\27[%dA\r\27[J"):format(rows) or ""
+end
+
+--- `console:clear()`: take the live lines off the screen.
+function methods:clear()
+  if self.drawn > 0 and log_core.overlay("") then
+    io.stderr:write(erase_sequence(self.drawn))
+  end
+  self.drawn = 0
+end
+
+--- `console:draw()`: put the live lines on the screen.
+function methods:draw()
+  self:clear()
+  local width = sys.terminal_width(STDERR) or 80
+  local lines = {}
+  for _, row in ipairs(self.order) do
+    if #lines == ROWS_MOST then
+      lines[#lines + 1] = painted(self, "2", ("  ... and %d more"):format(#self.order - ROWS_MOST))
+      break
+    end
+    lines[#lines + 1] = live_line(self, row, width)
+  end
+  if #lines == 0 then return end
+  io.stderr:write(table.concat(lines, "\n"), "\n")
+  self.drawn = #lines
+  log_core.overlay(erase_sequence(self.drawn))
+end
+
+--- `console:run()`: keep the live lines fresh, until cancelled.
+function methods:run()
+  local _ <close> = setmetatable({}, { __close = function() self:clear() end })
+  self.woken = task.signal()
+  while true do
+    if #self.order == 0 then self.woken:wait() end
+    self:draw()
+    task.sleep(REDRAW)
+  end
+end
+
+-- Events -------------------------------------------------------------------------------------------
+
+function methods:job_started(facts)
+  if not self.terminal then
+    log.info("job.started", ("job %s started"):format(facts.job.id),
+      { server = facts.server, job = facts.job.id })
+    return
+  end
+  local row = { job = facts.job, ctx = facts.ctx, began = sys.mono() }
+  self.running[facts.job] = row
+  self.order[#self.order + 1] = row
+  if self.woken then self.woken:fire() end
+end
+
+function methods:job_finished(facts)
+  local result = facts.result
+  self.counts[result.state] = (self.counts[result.state] or 0) + 1
+  self.total = self.total + 1
+  if not self.terminal then
+    log.info("job.finished", ("job %s: %s  %s"):format(facts.job.id, result.state, ending(result)), {
+      server = facts.server, job = facts.job.id, state = result.state, exit_code = result.exit_code,
+      signal = result.signal, dur_ms = math.floor((result.duration or 0) * 1000),
+    })
+    return
+  end
+  local row = self.running[facts.job]
+  self.running[facts.job] = nil
+  for i, other in ipairs(self.order) do
+    if other == row then
+      table.remove(self.order, i)
+      break
+    end
+  end
+  self:clear()
+  local mark = MARKS[result.state]
+  io.stderr:write(("%s  %s  %s\n"):format(painted(self, mark[2], ("%-9s"):format(mark[1])),
+    harmless(facts.job.id), harmless(ending(result))))
+end
+
+--- `console:summary()`: how it all went, in a line.
+function methods:summary()
+  if self.total == 0 then return "no jobs were run" end
+  local words = {}
+  for _, state in ipairs { "success", "failed", "timeout", "oom", "cancelled", "lost", "error" } do
+    if self.counts[state] then words[#words + 1] = ("%d %s"):format(self.counts[state], state) end
+  end
+  return ("%d job%s in %s: %s"):format(self.total, self.total == 1 and "" or "s",
+    time.format_duration(sys.mono() - self.began), table.concat(words, ", "))
+end
+
+return console

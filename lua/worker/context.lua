@@ -1,0 +1,76 @@
+-- context.lua: what one job brings along while it runs: ctx for executors and policies.
+--
+--   ctx.log(stream, text)   output of the job; policies may replace it by one that wraps it
+--   ctx.note(text)          a line of the worker's own in the job's log (stream "worker")
+--   ctx.workdir             the job's directory, once the workspace policy has made one
+--   ctx.env                 the base environment, once the env policy has made one
+--   ctx.limits              what the limits policy found
+--   ctx.secrets             values that must not be seen
+--   ctx.grace               seconds between TERM and KILL
+--   ctx.draining            a signal that fires when the worker is asked to stop
+--   ctx.server, ctx.id      the server's name, the job's id
+local joblog = require "worker.joblog"
+local sys = require "worker.core.sys"
+local text = require "worker.text"
+
+local context = {}
+
+local GRACE = 5
+local KEEP = 64 * 1024
+
+-- Head and tail of each stream, for protocols that report output with the result.
+local function keeper(kept, bytes)
+  return function(stream, data)
+    kept[stream] = kept[stream] or text.head_tail(bytes // 2, bytes - bytes // 2)
+    kept[stream]:add(data)
+  end
+end
+
+-- The last line of the output, cheaply: the chunk is only looked at when somebody asks.
+local function last_line(ctx)
+  local data = ctx.last_text
+  if not data then return nil end
+  return data:match("([^\r\n]+)[\r\n]*$")
+end
+
+--- `context.new(server, job)`: the context of one job of one server.
+function context.new(server, job)
+  local plugin = server.plugin
+  local ctx = {
+    server = server.name, id = job.id, workspace = server.workspace, secrets = {}, limits = {}, grace = server.grace or GRACE,
+    draining = server.drain_signal, is_draining = function() return server.draining end,
+    began = sys.mono(), kept = {},
+    joblog = plugin.log and joblog.new { batch = plugin.batch } or nil,
+    last_line = last_line,
+  }
+  for _, value in ipairs(job.secrets or {}) do ctx.secrets[#ctx.secrets + 1] = value end
+  local keep = plugin.output and keeper(ctx.kept, plugin.output == true and KEEP or plugin.output)
+  function ctx.log(stream, data)
+    if #data == 0 then return end
+    ctx.last_text = data
+    ctx.bytes = (ctx.bytes or 0) + #data
+    if keep and stream ~= "worker" then keep(stream, data) end
+    if server.watchers then server.events:emit("job.output", { job = job, ctx = ctx, stream = stream, text = data }) end
+    if ctx.joblog then ctx.joblog:write(stream, data) end
+  end
+  -- Before and after the run there is nothing to end; the run itself replaces this.
+  function ctx.cancel(reason)
+    ctx.cancel_reason = ctx.cancel_reason or reason
+  end
+  function ctx.note(line)
+    ctx.log("worker", line .. "\n")
+  end
+  return ctx
+end
+
+--- `context.output(ctx)`: what was kept of each stream: { stdout=, stderr= } as text, or nil.
+function context.output(ctx)
+  local output
+  for stream, kept in pairs(ctx.kept) do
+    output = output or {}
+    output[stream] = kept:text()
+  end
+  return output
+end
+
+return context

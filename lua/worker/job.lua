@@ -1,0 +1,49 @@
+-- job.lua: what a job and a result look like, checked where they enter the worker.
+local job = {}
+
+-- How a job can end.  `failed` is the job's own fault, `error` is ours (safe to try elsewhere).
+job.STATES = {
+  success = true, failed = true, timeout = true, cancelled = true, lost = true, oom = true, error = true,
+}
+
+local ID_MOST = 512
+
+local function is_list_of_strings(value)
+  if type(value) ~= "table" or #value == 0 then return false end
+  for _, word in ipairs(value) do
+    if type(word) ~= "string" then return false end
+  end
+  return true
+end
+
+--- `job.has_id(value)`: whether it is a table with an id that can be reported.
+function job.has_id(value)
+  return type(value) == "table" and type(value.id) == "string" and #value.id > 0 and #value.id <= ID_MOST
+end
+
+--- `job.check(value)`: nil when it is a job, else what is wrong with it.
+function job.check(value)
+  if type(value) ~= "table" then return ("a job is a table, not a %s"):format(type(value)) end
+  if not job.has_id(value) then return "a job needs an id: a string of 1 to 512 bytes" end
+  if value.argv ~= nil and not is_list_of_strings(value.argv) then return "argv must be a list of strings" end
+  if value.script ~= nil and type(value.script) ~= "string" then return "script must be a string" end
+  if value.timeout ~= nil and not (type(value.timeout) == "number" and value.timeout >= 0) then
+    return "timeout must be a number of seconds"
+  end
+  if value.env ~= nil then
+    if type(value.env) ~= "table" then return "env must be a table" end
+    for name, text in pairs(value.env) do
+      if type(name) ~= "string" or type(text) ~= "string" then return "env must map names to strings" end
+    end
+  end
+end
+
+--- `job.check_result(value)`: a result as an executor or policy returned it; one that is none becomes
+-- an `error` that says so.
+function job.check_result(value)
+  if type(value) == "table" and job.STATES[value.state] then return value end
+  return { state = "error", reason = ("the executor returned no result (a %s)"):format(
+    type(value) == "table" and "table without a state" or type(value)) }
+end
+
+return job

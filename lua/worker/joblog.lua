@@ -1,0 +1,172 @@
+-- joblog.lua: a job's output on its way from the executor to the server.
+--
+-- The executor's side writes; the shipper's side reads chunks in order and says when one has
+-- arrived.  In between lies a queue with a ceiling: first memory, then (when the worker has a state
+-- directory) a spool on disk that keeps head and tail and counts what it had to drop.  With neither
+-- room nor spool, writing waits: the job then feels the slow server, but nothing is lost.
+--
+-- A chunk is { stream=, offset=, text=, time= }: offset counts all bytes of the job's output before
+-- it, time is the wall clock when it was written.
+local sys = require "worker.core.sys"
+local task = require "worker.task"
+
+local joblog = {}
+
+local MEMORY_MOST = 1024 * 1024
+local BATCH = { bytes = 64 * 1024, seconds = 0.2 }
+
+local methods = {}
+local meta = { __index = methods, __name = "worker.joblog" }
+
+local chunk_meta = {}
+chunk_meta.__index = chunk_meta
+
+--- `chunk:lines()`: an iterator over the lines of the chunk's text, without their newlines.
+function chunk_meta:lines()
+  local at, text = 1, self.text
+  return function()
+    if at > #text then return nil end
+    local stop = text:find("\n", at, true) or #text + 1
+    local line = text:sub(at, stop - 1)
+    at = stop + 1
+    if line:byte(-1) == 13 then line = line:sub(1, -2) end
+    return line
+  end
+end
+
+--- `joblog.new(options)`: options: batch = { bytes=, seconds=, lines= }, spool = a worker.journal
+-- spool or nil.
+function joblog.new(options)
+  options = options or {}
+  local batch = options.batch or {}
+  return setmetatable({
+    queue = {}, first = 1, last = 0, held = 0,
+    written = 0, -- bytes ever written
+    lines_only = batch.lines,
+    batch_bytes = batch.bytes or BATCH.bytes,
+    batch_seconds = batch.seconds or BATCH.seconds,
+    spool = options.spool,
+    filled = task.signal(), emptied = task.signal(), shipped = task.signal(),
+  }, meta)
+end
+
+-- Writing --------------------------------------------------------------------------------------------
+
+local function push(self, stream, text)
+  self.last = self.last + 1
+  self.queue[self.last] = {
+    stream = stream, text = text, offset = self.written, time = sys.wall(),
+  }
+  self.written = self.written + #text
+  self.held = self.held + #text
+  self.filled:fire()
+end
+
+--- `joblog:write(stream, text)`: hand over output; waits while the queue is full.
+function methods:write(stream, text)
+  if #text == 0 then return end
+  if self.spool then return self:write_spool(stream, text) end
+  while self.held > MEMORY_MOST and not self.abandoned do self.emptied:wait() end
+  if self.abandoned then
+    self.dropped = (self.dropped or 0) + #text
+    return
+  end
+  push(self, stream, text)
+end
+
+--- `joblog:close()`: nothing more will be written.
+function methods:close()
+  self.closed = true
+  self.filled:fire(1 << 20)
+end
+
+--- `joblog:abandon()`: nobody will take the output any more; what comes is counted and dropped.
+function methods:abandon()
+  self.abandoned = true
+  self.dropped = (self.dropped or 0) + self.held
+  self.queue, self.first, self.last, self.held = {}, 1, 0, 0
+  self.emptied:fire(1 << 20)
+  self.shipped:fire(1 << 20)
+end
+
+-- Reading --------------------------------------------------------------------------------------------
+
+-- How many bytes of the queue's front belong to one chunk: same stream, up to the batch size.
+local function gather(self)
+  local front = self.queue[self.first]
+  local parts, size, at = {}, 0, self.first
+  while at <= self.last and self.queue[at].stream == front.stream and size < self.batch_bytes do
+    local text = self.queue[at].text
+    local room = self.batch_bytes - size
+    parts[#parts + 1] = #text > room and text:sub(1, room) or text
+    size = size + #parts[#parts]
+    at = at + 1
+  end
+  return front, table.concat(parts)
+end
+
+-- Where to cut for a server that wants whole lines: behind the last newline; a line longer than a
+-- batch is cut where the batch ends, and an unfinished one goes when nothing more can follow it.
+local function cut_at_line(self, text)
+  local stop = text:match(".*()\n")
+  if stop then return text:sub(1, stop) end
+  if #text >= self.batch_bytes or self.closed or self.first < self.last then return text end
+  return nil
+end
+
+-- Take `size` bytes off the front of the queue.
+local function take(self, size)
+  self.held = self.held - size
+  while size > 0 do
+    local front = self.queue[self.first]
+    if #front.text > size then
+      front.text = front.text:sub(size + 1)
+      front.offset = front.offset + size
+      break
+    end
+    size = size - #front.text
+    self.queue[self.first] = nil
+    self.first = self.first + 1
+  end
+  self.emptied:fire(1 << 20)
+end
+
+-- A full batch goes at once, a smaller one after the batch's time.
+local function linger(self)
+  local until_ = sys.mono() + self.batch_seconds
+  while not self.closed and self.held < self.batch_bytes do
+    local left = until_ - sys.mono()
+    if left <= 0 or not self.filled:wait(left) then return end
+  end
+end
+
+--- `joblog:next()`: wait for a chunk; nil when the log is closed and everything was handed out.
+function methods:next()
+  while true do
+    while self.first > self.last do
+      if self.closed then return nil end
+      self.filled:wait()
+    end
+    linger(self)
+    local front, text = gather(self)
+    if self.lines_only then text = cut_at_line(self, text) end
+    if text then
+      local chunk = { stream = front.stream, offset = front.offset, time = front.time, text = text }
+      return setmetatable(chunk, chunk_meta)
+    end
+    self.filled:wait()
+  end
+end
+
+--- `joblog:arrived(chunk)`: the server has this chunk.
+function methods:arrived(chunk)
+  if not self.abandoned then take(self, #chunk.text) end
+  if self.first > self.last then self.shipped:fire(1 << 20) end
+end
+
+--- `joblog:wait_shipped()`: wait until everything written has arrived.
+function methods:wait_shipped()
+  while self.first <= self.last do self.shipped:wait() end
+end
+
+return joblog

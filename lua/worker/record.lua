@@ -1,0 +1,111 @@
+-- record.lua: what this worker has claimed and not yet reported, across crashes.
+--
+-- A claim is written before the job may start, its start before the first process, its result
+-- before the first report; all of it is forgotten once the server has taken the result.  After a
+-- crash the next life of the worker reports what is left: a result that was not delivered is
+-- delivered, a job that had started is an `error`, one that had not starts now.
+--
+-- Every step is in the page cache before it counts (a kill -9 loses nothing); the disk is waited for
+-- only by a result whose report did not succeed at once, or always with sync = "always".
+local err = require "worker.error"
+local fs = require "worker.fs"
+local journal = require "worker.journal"
+local json = require "worker.json"
+local log = require "worker.log"
+
+local record = {}
+
+local PRIVATE = 448 -- 0700
+
+local methods = {}
+local meta = { __index = methods, __name = "worker.record" }
+
+-- A worker without a state directory keeps nothing.
+local nothing = {
+  claimed = function() end, started = function() end, result = function() end,
+  forget = function() end, left = function() return {} end, close = function() end,
+}
+
+--- `record.none()`: a record that keeps nothing.
+function record.none() return nothing end
+
+--- `record.open(conf)`: the record of a worker whose configuration names its state directory. Raises
+-- kind "busy" when another worker uses that directory.
+function record.open(conf)
+  fs.mkdir(conf.state, { parents = true, mode = PRIVATE })
+  local path = fs.join(conf.state, "journal")
+  local ok, kept = pcall(journal.open, path)
+  if ok then return record.new(kept, conf.journal) end
+  if err.is(kept, "locked") then
+    err.raise("busy", ("another worker already uses the state directory %s: give each its own with --state")
+      :format(conf.state))
+  end
+  error(kept, 0)
+end
+
+--- `record.new(journal, options)`: on top of an open worker.journal; options.sync = "always" or nil.
+function record.new(journal, options)
+  return setmetatable({ journal = journal, sync = options and options.sync == "always" }, meta)
+end
+
+local function key_of(server, job) return server.name .. "\0" .. job.id end
+
+-- Only data can be written down; what a plugin hung on the job besides (a handle, a function) cannot.
+local function plain(value, depth)
+  local kind = type(value)
+  if kind == "string" or kind == "number" or kind == "boolean" then return value end
+  if kind ~= "table" or depth > 16 then return nil end
+  if getmetatable(value) ~= nil and json.is_special(value) then return value end
+  local copy = {}
+  for key, item in pairs(value) do
+    if type(key) == "string" or math.type(key) == "integer" then copy[key] = plain(item, depth + 1) end
+  end
+  return copy
+end
+
+local function put(self, key, kind, value, sync)
+  local ok, why = pcall(function()
+    self.journal:put(key, kind, json.encode(plain(value, 0)), { sync = sync })
+  end)
+  if not ok then
+    if err.is(why, "cancelled") then error(why, 0) end
+    log.error("journal.failed", "the journal could not be written: " .. tostring(why))
+  end
+end
+
+function methods:claimed(server, job)
+  put(self, key_of(server, job), "claim", { job = job }, self.sync)
+end
+
+function methods:started(server, job)
+  put(self, key_of(server, job), "start", { job = job }, self.sync)
+end
+
+function methods:result(server, job, result)
+  put(self, key_of(server, job), "result", { job = job, result = result }, self.sync)
+end
+
+function methods:forget(server, job)
+  local ok, why = pcall(self.journal.drop, self.journal, key_of(server, job))
+  if not ok then log.error("journal.failed", "the journal could not be written: " .. tostring(why)) end
+end
+
+--- `record:left(server)`: what an earlier life left for this server: { job=, started=, result= }.
+function methods:left(server)
+  local list, prefix = {}, server.name .. "\0"
+  for key, kind, payload in self.journal:live() do
+    if key:sub(1, #prefix) == prefix then
+      local ok, value = pcall(json.decode, payload)
+      if ok and type(value) == "table" and type(value.job) == "table" then
+        list[#list + 1] = { job = value.job, result = value.result, started = kind ~= "claim" }
+      end
+    end
+  end
+  return list
+end
+
+function methods:close()
+  self.journal:close()
+end
+
+return record

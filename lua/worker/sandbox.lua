@@ -1,0 +1,127 @@
+-- sandbox.lua: the world a plugin sees.
+--
+-- A plugin gets a safe part of Lua, the standard library (worker.*, but neither the doors below it
+-- nor the driver above it), and files of its own folder.  It cannot make globals, reach the
+-- operating system, load code or make coroutines.  pcall does not catch a cancel, nor the error of
+-- Lua code that ran away: whoever swallowed those would go on for ever.
+local err = require "worker.error"
+local log = require "worker.log"
+
+local sandbox = {}
+
+-- What plugins may require.  The driver (registry, agent, ...) is not for them.
+local LIBRARY = {
+  error = true, task = true, log = true, http = true, sock = true, ws = true, grpc = true,
+  protobuf = true, process = true, json = true, yaml = true, text = true, secret = true,
+  schema = true, time = true, retry = true, fs = true, cgroup = true, serve = true, jobfile = true,
+  journal = true, facts = true, engine = true, tools = true, archive = true,
+}
+
+local function must_pass(why)
+  return err.is(why, "cancelled") or err.is(why, "limit") and why.runaway
+end
+
+local function passing(ok, why, ...)
+  if not ok and must_pass(why) then error(why, 0) end
+  return ok, why, ...
+end
+
+local function safe_pcall(fn, ...) return passing(pcall(fn, ...)) end
+
+local function safe_xpcall(fn, handler, ...)
+  return passing(xpcall(fn, function(why) return must_pass(why) and why or handler(why) end, ...))
+end
+
+local function safe_getmetatable(value)
+  if type(value) == "table" then return getmetatable(value) end
+end
+
+local function copy_of(library, without)
+  local copy = {}
+  for name, value in pairs(library) do
+    if not (without and without[name]) then copy[name] = value end
+  end
+  return copy
+end
+
+-- A module as a plugin sees it: readable, not writable.
+local function view_of(module, name)
+  if type(module) ~= "table" then return module end
+  return setmetatable({}, {
+    __index = module,
+    __newindex = function(_, key)
+      error(("worker.%s is shared by all plugins; '%s' cannot be set in it"):format(name, key), 2)
+    end,
+    __pairs = function() return next, module end,
+    __metatable = false,
+  })
+end
+
+local function printer(plugin)
+  return function(...)
+    local words = table.pack(...)
+    for i = 1, words.n do words[i] = tostring(words[i]) end
+    log.info("plugin.print", plugin .. ": " .. table.concat(words, "\t"), { plugin = plugin })
+  end
+end
+
+-- `require` of one plugin: the library, then files of its own folder ("acme.wire" for acme/wire.lua).
+local function requirer(plugin, env, read)
+  local loaded = {}
+  return function(name)
+    if loaded[name] ~= nil then return loaded[name] end
+    local word = tostring(name):match("^worker%.([%w_]+)$")
+    if word and LIBRARY[word] then
+      loaded[name] = view_of(require(name), word)
+      return loaded[name]
+    end
+    local own = plugin.folder and tostring(name):match("^" .. plugin.name .. "%.([%w_]+)$")
+    if not own then
+      error(("a plugin may require worker.* of the standard library and files of its own folder, not '%s'")
+        :format(tostring(name)), 2)
+    end
+    local path = plugin.folder .. "/" .. own .. ".lua"
+    local source, why = read(path)
+    if not source then error(("cannot read %s: %s"):format(path, why), 2) end
+    local chunk, syntax = load(source, "@" .. path, "t", env)
+    if not chunk then error(syntax, 2) end
+    local result = chunk(name)
+    loaded[name] = result == nil and true or result
+    return loaded[name]
+  end
+end
+
+--- `sandbox.env(plugin, read)`: a fresh environment for `plugin` {name=, folder=}; `read(path)`
+-- gives a file's text.
+function sandbox.env(plugin, read)
+  local base = {
+    assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, select = select,
+    rawequal = rawequal, rawget = rawget, rawlen = rawlen, rawset = rawset,
+    setmetatable = setmetatable, getmetatable = safe_getmetatable,
+    tonumber = tonumber, tostring = tostring, type = type, _VERSION = _VERSION,
+    pcall = safe_pcall, xpcall = safe_xpcall, print = printer(plugin.name),
+    string = copy_of(string, { dump = true }), table = copy_of(table), math = copy_of(math),
+    utf8 = copy_of(utf8),
+  }
+  local env = setmetatable({}, {
+    __index = function(_, name)
+      local value = base[name]
+      if value == nil then
+        error(("there is no global '%s' for a plugin"):format(tostring(name)), 2)
+      end
+      return value
+    end,
+    __newindex = function(_, name)
+      error(("a plugin must not set the global '%s': make it local"):format(tostring(name)), 2)
+    end,
+    __metatable = false,
+  })
+  base.require = requirer(plugin, env, read)
+  return env
+end
+
+-- Strings are shared by everybody: nobody gets at their metatable.
+local of_strings = getmetatable("")
+if of_strings then of_strings.__metatable = false end -- false already when this is loaded again
+
+return sandbox

@@ -1,0 +1,130 @@
+-- shell: runs a job as a process of this machine.
+--
+-- A job is argv, or a script for /bin/sh.  Every job gets a control group where there are any, so
+-- that limits hold and nothing of it gets away; leaving this function, for whatever reason, ends
+-- what is left of its tree: TERM, a grace, KILL.
+local cgroup = require "worker.cgroup"
+local err = require "worker.error"
+local fs = require "worker.fs"
+local log = require "worker.log"
+local process = require "worker.process"
+
+local shell = { kind = "executor", name = "shell", api = 1 }
+
+shell.doc = "Runs jobs as processes of this machine: argv directly, a script by /bin/sh."
+
+shell.config = {
+  shell = { "list", of = { "string" }, default = { "/bin/sh" }, min = 1,
+    doc = "The program that runs scripts; it gets -c and the script." },
+  user = { "string", doc = "Run jobs as this user (the worker must be root)." },
+  signal = { "string", default = "TERM", doc = "The first signal when a job is ended." },
+  drain = { "duration", default = "1s",
+    doc = "How long a job's output is still read when a process it left behind holds it open." },
+  merge = { "boolean", default = false, doc = "Give stdout and stderr one pipe, so that their order is kept." },
+}
+
+-- One argument may have 128 KiB with its NUL; a longer script is handed over as a file.
+local ARGUMENT_MOST = 128 * 1024 - 1
+
+-- A job is a better victim than the worker or what else runs here when memory gets short.
+local OOM_SCORE = 500
+
+local function refuse_nul(text, what)
+  local at = text:find("\0", 1, true)
+  if at then err.raise("spawn", ("%s has a NUL byte (byte %d): it cannot be run as it is"):format(what, at)) end
+end
+
+local function script_file(script, ctx)
+  local path = fs.join(ctx.workdir or fs.temp_dir("/tmp/worker-script-"), ".worker-script")
+  fs.write(path, script)
+  return path
+end
+
+local function command_of(conf, job, ctx)
+  if job.argv then
+    for i, word in ipairs(job.argv) do refuse_nul(word, ("argument %d"):format(i)) end
+    return job.argv
+  end
+  if not job.script then err.raise("spawn", "the job has neither argv nor script: there is nothing to run") end
+  refuse_nul(job.script, "the script")
+  local argv = table.move(conf.shell, 1, #conf.shell, 1, {})
+  if #job.script > ARGUMENT_MOST then
+    argv[#argv + 1] = script_file(job.script, ctx)
+  else
+    argv[#argv + 1], argv[#argv + 2] = "-c", job.script
+  end
+  return argv
+end
+
+local function group_of(ctx)
+  local limits = ctx.limits
+  local group, missing = cgroup.create(ctx.id, {
+    memory = limits.memory, swap = limits.swap, cpus = limits.cpus, pids = limits.pids,
+  })
+  for name in pairs(missing) do
+    if name ~= "memory" then
+      ctx.note(("the limit '%s' is not kept: this machine has no control group for it"):format(name))
+    end
+  end
+  return group, missing
+end
+
+-- Without a control group for memory, the address space of each process is bounded instead.
+local function rlimits_of(limits, missing)
+  return {
+    nofile = limits.open_files, fsize = limits.file_size, core = limits.core_size,
+    as = missing.memory and limits.memory or nil,
+  }
+end
+
+local function request_of(conf, job, ctx, group, missing)
+  return {
+    argv = command_of(conf, job, ctx), cwd = job.cwd or ctx.workdir, stdin = job.stdin,
+    env = process.env(ctx.env, job.env), merge = conf.merge, user = conf.user,
+    nice = ctx.limits.nice, oom_score_adj = OOM_SCORE, cgroup = group,
+    rlimits = rlimits_of(ctx.limits, missing),
+  }
+end
+
+local function usage_of(exit, group)
+  local usage = exit.usage
+  local whole = group and group:usage() or {}
+  return {
+    cpu = whole.cpu or usage.cpu, peak_memory = whole.memory_peak or usage.peak_memory, wall = usage.wall,
+  }, cgroup.out_of_memory(whole)
+end
+
+local function result_of(exit, usage, oom)
+  local result = { exit_code = exit.exit_code, usage = usage }
+  if exit.signal then result.signal = process.signal_name(exit.signal) end
+  if oom and exit.exit_code ~= 0 then
+    result.state, result.reason = "oom", "it needed more memory than it may have"
+  elseif exit.exit_code == 0 then
+    result.state = "success"
+  else
+    result.state, result.reason = "failed", process.exit_reason(exit)
+  end
+  return result
+end
+
+function shell.run(conf, job, ctx)
+  local group, missing = group_of(ctx)
+  local _ <close> = group
+  if conf.user and ctx.workdir then
+    local uid = process.user_id(conf.user)
+    if not uid then err.raise("spawn", ("there is no user '%s' on this machine"):format(conf.user)) end
+    fs.chown(ctx.workdir, uid, -1)
+  end
+  local child <close> = process.spawn(request_of(conf, job, ctx, group, missing))
+  local ending <close> = process.ending(child, { signal = conf.signal, grace = ctx.grace })
+  for stream, text in child:output(conf.drain) do ctx.log(stream, text) end
+  local exit = child:wait()
+  ending:done()
+  if child.leaked then
+    ctx.note("a process that the job left behind still held its output open; it is ended")
+    log.warn("job.leaked", ("job %s left a process behind that held its output open"):format(ctx.id), { job = ctx.id })
+  end
+  return result_of(exit, usage_of(exit, group))
+end
+
+return shell

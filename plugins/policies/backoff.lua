@@ -1,0 +1,43 @@
+-- backoff: how long to wait between claims that bring nothing.
+local err = require "worker.error"
+
+local backoff = { kind = "policy", name = "backoff", api = 1 }
+
+backoff.doc = "Waits longer and longer while there is no work or the server does not answer."
+
+backoff.config = {
+  idle = { "duration", default = "1s", doc = "Wait after the first claim that brought nothing." },
+  idle_most = { "duration", default = "10s", doc = "Longest wait while there is no work." },
+  first = { "duration", default = "1s", doc = "Wait after the first claim that failed." },
+  most = { "duration", default = "1m", doc = "Longest wait while claims fail." },
+}
+
+-- The next wait of a row of empty or failed claims, with full jitter above half.
+local function longer(row, first, most)
+  local delay = math.min(most, first * 2 ^ (row - 1))
+  return delay * (0.5 + math.random() / 2)
+end
+
+function backoff.claim(conf, next)
+  local row, kind, wait = 0, nil, 0
+  local function note(what, first, most, asked)
+    row = what == kind and row + 1 or 1
+    kind = what
+    wait = math.max(longer(row, first, most), asked or 0)
+  end
+  return function(ctx)
+    if wait > 0 and not ctx.pause(wait) then return nil end
+    local ok, job = pcall(next, ctx)
+    if ok and job ~= nil then
+      row, kind, wait = 0, nil, 0
+    elseif ok then
+      note("idle", conf.idle, conf.idle_most)
+    else
+      note("failed", conf.first, conf.most, err.is(job) and job.retry_after or nil)
+      error(job, 0)
+    end
+    return job
+  end
+end
+
+return backoff

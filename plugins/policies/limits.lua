@@ -1,0 +1,41 @@
+-- limits: how much of the machine a job may use.
+local time = require "worker.time"
+
+local limits = { kind = "policy", name = "limits", api = 1 }
+
+limits.doc = "Bounds memory, processor, processes, file size and open files of each job."
+
+limits.config = {
+  memory = { "size", doc = "Most memory; a job that needs more ends as oom." },
+  swap = { "size", doc = "Most swap on top of the memory." },
+  cpus = { "number", min = 0.01, doc = "Most processors at once; 0.5 is half of one." },
+  pids = { "integer", min = 1, doc = "Most processes and threads." },
+  file_size = { "size", doc = "Largest file a job may write." },
+  open_files = { "integer", min = 8, default = 1024, doc = "Most files open in one process." },
+  core_size = { "size", default = 0, doc = "Largest core dump." },
+  nice = { "integer", min = -20, max = 19, doc = "Added to the priority: higher is more patient." },
+}
+
+-- A job may ask for less than is allowed here, not for more.
+local function least(allowed, asked)
+  if allowed and asked then return math.min(allowed, asked) end
+  return allowed or asked
+end
+
+local function number_of(name, value)
+  if type(value) == "number" then return value end
+  if type(value) == "string" then return time.parse_size(value) end
+  error(("job limit '%s' must be a number"):format(name), 0)
+end
+
+function limits.run(conf, next)
+  return function(job, ctx)
+    for name in pairs(limits.config) do
+      local asked = job.limits and job.limits[name]
+      ctx.limits[name] = least(conf[name], asked and number_of(name, asked))
+    end
+    return next(job, ctx)
+  end
+end
+
+return limits

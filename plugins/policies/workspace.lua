@@ -1,0 +1,53 @@
+-- workspace: a directory of its own for every job.
+local fs = require "worker.fs"
+local log = require "worker.log"
+
+local workspace = { kind = "policy", name = "workspace", api = 1 }
+
+workspace.doc = "Makes an empty directory for each job and removes it afterwards."
+
+workspace.config = {
+  dir = { "path", doc = "Where the directories are made; the worker's workspace folder if absent." },
+  keep = { "enum", values = { "never", "failed", "always" }, default = "never",
+    doc = "Whether a job's directory stays afterwards." },
+}
+
+local PRIVATE = 448 -- 0700
+
+-- Any id is fine as an id; as a file name it must be plain.
+local function name_of(job)
+  local plain = job.id:gsub("[^%w._-]", "_"):sub(1, 48)
+  return ("job-%s-"):format(plain)
+end
+
+local function must_keep(conf, result)
+  return conf.keep == "always" or conf.keep == "failed" and (not result or result.state ~= "success")
+end
+
+local function remove(dir)
+  local ok, why = pcall(fs.remove_tree, dir)
+  if not ok then
+    log.warn("workspace.left", ("%s could not be removed: %s"):format(dir, tostring(why)))
+  end
+end
+
+function workspace.run(conf, next)
+  return function(job, ctx)
+    local root = conf.dir or ctx.workspace
+    fs.mkdir(root, { parents = true, mode = PRIVATE })
+    local dir = fs.temp_dir(fs.join(root, name_of(job)))
+    ctx.workdir = dir
+    local result
+    local _ <close> = setmetatable({}, { __close = function()
+      if must_keep(conf, result) then
+        log.info("workspace.kept", ("job %s: its files stay in %s"):format(job.id, dir), { job = job.id })
+      else
+        remove(dir)
+      end
+    end })
+    result = next(job, ctx)
+    return result
+  end
+end
+
+return workspace

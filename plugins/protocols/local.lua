@@ -1,0 +1,202 @@
+-- local: a directory is the orchestrator.
+--
+--   DIR/inbox/NAME.{json,yaml,sh}    jobs to do; write elsewhere and rename into it
+--   DIR/running/OWNER/...            what a worker has claimed, by renaming it here
+--   DIR/done/NAME/                   result.json, stdout.log, stderr.log and the job file
+--   DIR/failed/NAME.ext              job files that cannot be run, with NAME.ext.reason beside them
+--
+-- Many workers may share one directory: a rename gives a file to exactly one of them.  Each holds a
+-- lock while it lives; what a dead one leaves behind is taken over: a job that had not started goes
+-- back to the inbox, one that had is reported as an error, since it must not run twice.
+local fs = require "worker.fs"
+local jobfile = require "worker.jobfile"
+local json = require "worker.json"
+local log = require "worker.log"
+local time = require "worker.time"
+
+local local_ = { kind = "protocol", name = "local", api = 1 }
+
+local_.doc = "A directory is the orchestrator: drop a job file in, a result comes out."
+
+-- The directory itself says what is running and what is done.
+local_.keeps_record = true
+
+local_.config = {
+  dir = { "path", default = "worker-jobs", doc = "The directory: jobs go into its inbox/." },
+  once = { "boolean", default = false, doc = "Stop when the inbox is empty." },
+}
+
+local WATCH = 30
+
+local function refuse(self, name, why)
+  local where = fs.join(self.conf.dir, "failed", name)
+  fs.rename(fs.join(self.own, name), where)
+  fs.write(where .. ".reason", why .. "\n")
+  log.warn("job.unreadable", ("%s cannot be run: %s"):format(name, why))
+end
+
+-- Claiming -------------------------------------------------------------------------------------------
+
+local function inbox_of(self)
+  local names = {}
+  for _, name in ipairs(fs.list(self.inbox) or {}) do
+    if jobfile.is(name) then names[#names + 1] = name end
+  end
+  table.sort(names, function(a, b) return a > b end) -- taken from the end
+  return names
+end
+
+-- Two files a.sh and a.json, or one dropped again later, must not share a result.
+local function fresh_id(self, name)
+  local base = name:gsub("%.%w+$", "")
+  local id, n = base, 1
+  while self.taken[id] or fs.exists(fs.join(self.conf.dir, "done", id)) do
+    n = n + 1
+    id = ("%s.%d"):format(base, n)
+  end
+  return id
+end
+
+-- One file from the inbox becomes ours, or somebody else was faster.
+local function take(self, name)
+  -- Never over a namesake that still runs here: that file stays in the inbox until then.
+  if not fs.move(fs.join(self.inbox, name), fs.join(self.own, name)) then return nil end
+  local ok, job = pcall(jobfile.read, fs.join(self.own, name))
+  if not ok then
+    refuse(self, name, tostring(job))
+    return nil
+  end
+  job.id, job.file = fresh_id(self, name), name
+  job.out = fs.join(self.own, job.id .. ".out")
+  self.taken[job.id] = true
+  return job
+end
+
+function local_.claim(self)
+  while true do
+    if #self.names == 0 then self.names = inbox_of(self) end
+    if #self.names == 0 then break end
+    local job = take(self, table.remove(self.names))
+    if job then return job end
+  end
+  if self.conf.once then return "end" end
+  self.watch:wait(WATCH)
+  return nil
+end
+
+-- A namesake may have been done meanwhile, by this worker or another: then ours gets a number.
+local function publish(self, out, id)
+  local name, n = id, 1
+  while fs.exists(fs.join(self.conf.dir, "done", name))
+    or not fs.rename(out, fs.join(self.conf.dir, "done", name)) do
+    if not fs.exists(out) then return end -- reported before
+    n = n + 1
+    name = ("%s.%d"):format(id, n)
+  end
+end
+
+-- What dead workers left ---------------------------------------------------------------------------
+
+local function adopt(self, folder)
+  for _, name in ipairs(fs.list(folder) or {}) do
+    local started = fs.exists(fs.join(folder, name .. ".started"))
+    if jobfile.is(name) and started then
+      local id = fresh_id(self, name)
+      local out = fs.join(folder, id .. ".out")
+      fs.mkdir(out, { parents = true })
+      fs.rename(fs.join(folder, name), fs.join(out, name))
+      fs.write(fs.join(out, "result.json"), json.encode {
+        id = id, state = "error", reason = "the worker was interrupted while the job ran",
+      } .. "\n")
+      publish(self, out, id)
+      log.warn("job.interrupted", ("job %s was running when its worker died; it is not run again"):format(id))
+    elseif jobfile.is(name) then
+      fs.rename(fs.join(folder, name), fs.join(self.inbox, name))
+      log.info("job.returned", ("%s was claimed by a worker that died before it started"):format(name))
+    end
+  end
+  fs.remove_tree(folder)
+end
+
+local function adopt_from_the_dead(self)
+  local running = fs.join(self.conf.dir, "running")
+  for _, owner in ipairs(fs.list(running) or {}) do
+    local folder = fs.join(running, owner)
+    local lock = folder ~= self.own and fs.lock(fs.join(folder, ".lock"))
+    if lock then
+      adopt(self, folder)
+      lock:close()
+    end
+  end
+end
+
+-- The contract -----------------------------------------------------------------------------------------
+
+function local_.open(conf)
+  for _, name in ipairs { "inbox", "running", "done", "failed" } do
+    fs.mkdir(fs.join(conf.dir, name), { parents = true })
+  end
+  local own = fs.temp_dir(fs.join(conf.dir, "running", "worker-"))
+  local self = {
+    conf = conf, inbox = fs.join(conf.dir, "inbox"), own = own, names = {}, taken = {}, logs = {},
+    lock = fs.lock(fs.join(own, ".lock")),
+    watch = fs.watch(fs.join(conf.dir, "inbox")),
+  }
+  adopt_from_the_dead(self)
+  return self
+end
+
+-- From here on the job counts as started: see adopt().
+function local_.start(self, job)
+  fs.open(fs.join(self.own, job.file .. ".started"), "w"):close()
+  fs.mkdir(job.out, { parents = true })
+  self.logs[job.id] = {}
+end
+
+local function log_file(self, job, stream)
+  local files = self.logs[job.id] or {}
+  self.logs[job.id] = files
+  files[stream] = files[stream] or fs.open(fs.join(job.out, stream .. ".log"), "a")
+  return files[stream]
+end
+
+function local_.log(self, job, chunk)
+  log_file(self, job, chunk.stream):write(chunk.text)
+end
+
+local function close_logs(self, job)
+  for _, stream in ipairs { "stdout", "stderr" } do log_file(self, job, stream) end
+  for _, file in pairs(self.logs[job.id]) do file:close() end
+  self.logs[job.id] = nil
+end
+
+local function result_text(job, result)
+  return json.encode({
+    id = job.id, state = result.state, reason = result.reason, exit_code = result.exit_code,
+    signal = result.signal, usage = result.usage, labels = job.labels, duration = result.duration,
+    finished = result.finished and time.format(result.finished, 3),
+  }, { pretty = true }) .. "\n"
+end
+
+function local_.finish(self, job, result)
+  fs.mkdir(job.out, { parents = true })
+  close_logs(self, job)
+  fs.write(fs.join(job.out, "result.json"), result_text(job, result))
+  fs.rename(fs.join(self.own, job.file), fs.join(job.out, job.file))
+  publish(self, job.out, job.id)
+  fs.remove(fs.join(self.own, job.file .. ".started"))
+  self.taken[job.id] = nil
+end
+
+function local_.release(self, job)
+  fs.rename(fs.join(self.own, job.file), fs.join(self.inbox, job.file))
+  self.taken[job.id] = nil
+end
+
+function local_.close(self)
+  self.watch:close()
+  fs.remove_tree(self.own)
+  self.lock:close()
+end
+
+return local_

@@ -1,0 +1,311 @@
+local agent = require "worker.agent"
+local err = require "worker.error"
+local events = require "worker.events"
+local record = require "worker.record"
+local task = require "worker.task"
+
+-- A protocol in memory: jobs to hand out, and everything that was said to it.
+local function protocol(jobs, more)
+  local said = { open = 0, finished = {}, log = {}, claims = 0 }
+  local plugin = { kind = "protocol", name = "fake", api = 1, config = {} }
+  function plugin.open() said.open = said.open + 1 return { life = said.open } end
+  function plugin.claim()
+    said.claims = said.claims + 1
+    local job = table.remove(jobs, 1)
+    if job == nil then return "end" end
+    return job
+  end
+  function plugin.finish(_, job, result)
+    said.finished[#said.finished + 1] = { id = job.id, state = result.state, reason = result.reason,
+      exit_code = result.exit_code }
+  end
+  for name, value in pairs(more or {}) do plugin[name] = value end
+  return plugin, said
+end
+
+local function executor(run)
+  return { conf = {}, plugin = { kind = "executor", name = "fake", api = 1, run = function(_, job, ctx)
+    return run(job, ctx)
+  end } }
+end
+
+local ok_executor = executor(function(job, ctx)
+  ctx.log("stdout", "hello from " .. job.id .. "\n")
+  return { state = "success", exit_code = 0 }
+end)
+
+local function serve(plugin, options)
+  options = options or {}
+  local server = agent.new {
+    name = "fake", plugin = plugin, conf = options.conf or {}, slots = options.slots or 1,
+    executor = options.executor or ok_executor, policies = options.policies,
+    events = events.new(), record = options.record or record.none(),
+  }
+  return server, server.serve
+end
+
+local function states(said)
+  local list = {}
+  for _, result in ipairs(said.finished) do list[#list + 1] = result.id .. "=" .. result.state end
+  table.sort(list)
+  return table.concat(list, " ")
+end
+
+describe("worker.agent", function()
+  it("runs jobs one by one until the server has no more", function()
+    local plugin, said = protocol { { id = "a" }, { id = "b" } }
+    local server, run = serve(plugin)
+    assert.equal(0, run(server))
+    assert.equal("a=success b=success", states(said))
+  end)
+
+  it("runs as many jobs at once as it has slots", function()
+    local now, most = 0, 0
+    local jobs = {}
+    for i = 1, 10 do jobs[i] = { id = tostring(i) } end
+    local plugin, said = protocol(jobs)
+    local server, run = serve(plugin, { slots = 3, executor = executor(function()
+      now = now + 1
+      most = math.max(most, now)
+      task.sleep(1)
+      now = now - 1
+      return { state = "success" }
+    end) })
+    assert.equal(0, run(server))
+    assert.equal(3, most)
+    assert.equal(10, #said.finished)
+  end)
+
+  it("tells an executor's error from a job's failure", function()
+    local plugin, said = protocol { { id = "a" }, { id = "b" }, { id = "c" }, { id = "d" } }
+    local server, run = serve(plugin, { executor = executor(function(job)
+      if job.id == "a" then return { state = "failed", exit_code = 3 } end
+      if job.id == "b" then err.raise("spawn", "no such program") end
+      if job.id == "c" then error("a bug") end
+      return "nonsense"
+    end) })
+    run(server)
+    assert.equal("a=failed b=error c=error d=error", states(said))
+    assert.equal("no such program", said.finished[2].reason)
+    assert.matches("no result", said.finished[4].reason)
+  end)
+
+  it("refuses a malformed job and reports it where it has an id", function()
+    local plugin, said = protocol { { id = "a", argv = "rm -rf" }, { id = 7 }, 12, { id = "b" } }
+    local server, run = serve(plugin)
+    run(server)
+    assert.equal("a=error b=success", states(said))
+    assert.matches("argv must be a list", said.finished[1].reason)
+  end)
+
+  it("runs a job once that is handed out twice while it runs", function()
+    local runs = 0
+    local plugin, said = protocol { { id = "a" }, { id = "a" }, { id = "b" } }
+    local server, run = serve(plugin, { slots = 3, executor = executor(function()
+      runs = runs + 1
+      task.sleep(1)
+      return { state = "success" }
+    end) })
+    run(server)
+    assert.equal(2, runs)
+    assert.equal("a=success b=success", states(said))
+  end)
+
+  it("opens again and again while the server is away", function()
+    local tries = 0
+    local plugin, said = protocol { { id = "a" } }
+    local open = plugin.open
+    function plugin.open()
+      tries = tries + 1
+      if tries < 5 then err.raise("transport", "connection refused") end
+      return open()
+    end
+    local server, run = serve(plugin)
+    assert.equal(0, run(server))
+    assert.equal(5, tries)
+    assert.equal("a=success", states(said))
+  end)
+
+  it("gives a server up that refuses its credentials, with exit code 77", function()
+    local plugin = protocol({}, { open = function() err.raise("http", "401", { status = 401 }) end })
+    local server, run = serve(plugin)
+    assert.equal(77, run(server))
+  end)
+
+  it("opens anew, once, when the server no longer knows it, and keeps the jobs running", function()
+    local plugin, said
+    plugin, said = protocol({ { id = "a" } }, {
+      finish = function(self, job, result)
+        if self.life == 1 then err.raise("gone", "who are you") end
+        said.finished[#said.finished + 1] = { id = job.id, state = result.state }
+      end,
+    })
+    local server, run = serve(plugin)
+    assert.equal(0, run(server))
+    assert.equal(2, said.open)
+    assert.equal("a=success", states(said))
+  end)
+
+  it("ends a job that the server cancels", function()
+    local plugin, said = protocol({ { id = "a" } }, { beat = function() return "cancel" end })
+    local server, run = serve(plugin, { executor = executor(function() task.sleep(3600) end) })
+    run(server)
+    assert.equal("a=cancelled", states(said))
+  end)
+
+  it("ends a job that the server gave to another worker, and does not report it", function()
+    local plugin, said = protocol({ { id = "a" } }, { beat = function() return "lost" end })
+    local ended
+    local server, run = serve(plugin, { executor = executor(function()
+      local _ <close> = setmetatable({}, { __close = function() ended = true end })
+      task.sleep(3600)
+    end) })
+    run(server)
+    assert.is_true(ended)
+    assert.equal("", states(said))
+  end)
+
+  it("keeps a job whose lease cannot be asked for a while", function()
+    local beats = 0
+    local plugin, said = protocol({ { id = "a" } }, { beat = function()
+      beats = beats + 1
+      err.raise("transport", "connection reset")
+    end })
+    local server, run = serve(plugin, { executor = executor(function()
+      task.sleep(60)
+      return { state = "success" }
+    end) })
+    run(server)
+    assert.is_true(beats >= 5)
+    assert.equal("a=success", states(said))
+  end)
+
+  it("ships the log in order, again after failures, before the result", function()
+    local got, tries = {}, 0
+    local plugin, said = protocol({ { id = "a" } }, { log = function(_, _, chunk)
+      tries = tries + 1
+      if tries % 2 == 1 then err.raise("transport", "reset") end
+      got[#got + 1] = chunk
+    end })
+    local finish = plugin.finish
+    function plugin.finish(...) got[#got + 1] = "finish" finish(...) end
+    local server, run = serve(plugin, { executor = executor(function(_, ctx)
+      for i = 1, 5 do
+        ctx.log(i % 2 == 0 and "stderr" or "stdout", "line " .. i .. "\n")
+        task.sleep(1)
+      end
+      return { state = "success" }
+    end) })
+    run(server)
+    local text, offset = {}, 0
+    for i = 1, #got - 1 do
+      assert.equal(offset, got[i].offset)
+      offset = offset + #got[i].text
+      text[#text + 1] = got[i].stream .. ":" .. got[i].text
+    end
+    assert.equal("stdout:line 1\nstderr:line 2\nstdout:line 3\nstderr:line 4\nstdout:line 5\n", table.concat(text))
+    assert.equal("finish", got[#got])
+    assert.equal("a=success", states(said))
+  end)
+
+  it("goes on with the job when the server refuses its log for good", function()
+    local plugin, said = protocol({ { id = "a" } }, {
+      log = function() err.raise("http", "413", { status = 413 }) end,
+    })
+    local server, run = serve(plugin, { executor = executor(function(_, ctx)
+      for _ = 1, 100 do ctx.log("stdout", ("x"):rep(65536)) end
+      return { state = "success" }
+    end) })
+    run(server)
+    assert.equal("a=success", states(said))
+  end)
+
+  it("finishes what runs and takes no more when it drains", function()
+    local server
+    local jobs = {}
+    for i = 1, 100 do jobs[i] = { id = tostring(i) } end
+    local plugin, said = protocol(jobs)
+    local run
+    server, run = serve(plugin, { executor = executor(function()
+      task.sleep(10)
+      return { state = "success" }
+    end) })
+    local handle = task.start(run, server)
+    task.sleep(15)
+    server:drain("enough")
+    assert.same({ true, 0 }, { handle:join() })
+    assert.equal(2, #said.finished)
+  end)
+
+  it("does not lose the job of a claim that was under way when it drained", function()
+    local plugin, said = protocol({}, { claim = function() task.sleep(5) return { id = "late" } end })
+    local server, run = serve(plugin)
+    local handle = task.start(run, server)
+    task.sleep(1)
+    server:drain("enough")
+    handle:join()
+    assert.equal("late=success", states(said))
+  end)
+
+  it("gives the job of such a claim back where the server takes it", function()
+    local released
+    local plugin, said = protocol({}, {
+      claim = function() task.sleep(5) return { id = "late" } end,
+      release = function(_, job) released = job.id end,
+    })
+    local server, run = serve(plugin)
+    local handle = task.start(run, server)
+    task.sleep(1)
+    server:drain("enough")
+    handle:join()
+    assert.equal("late", released)
+    assert.equal("", states(said))
+  end)
+
+  it("cancels running jobs when asked to and still reports them", function()
+    local plugin, said = protocol { { id = "a" } }
+    local server, run = serve(plugin, { executor = executor(function() task.sleep(3600) end) })
+    local handle = task.start(run, server)
+    task.sleep(1)
+    server:drain("stop")
+    server:cancel_jobs("the worker stops")
+    handle:join()
+    assert.equal("a=cancelled", states(said))
+    assert.equal("the worker stops", said.finished[1].reason)
+  end)
+
+  it("pulses with the running jobs, also while a claim takes long", function()
+    local pulses, running = 0, 0
+    local jobs = { { id = "a" } }
+    local plugin = protocol(jobs, {
+      claim = function()
+        if #jobs > 0 then return table.remove(jobs) end
+        task.sleep(100)
+        return "end"
+      end,
+      pulse = function(_, list) pulses = pulses + 1 running = math.max(running, #list) end,
+    })
+    local server, run = serve(plugin, { slots = 2, conf = { heartbeat = 10 }, executor = executor(function()
+      task.sleep(50)
+      return { state = "success" }
+    end) })
+    run(server)
+    assert.is_true(pulses >= 9)
+    assert.equal(1, running)
+  end)
+
+  it("wraps claims, runs and reports in the policies, in the order written", function()
+    local order = {}
+    local function policy(name)
+      local function wrap(_, next)
+        return function(...) order[#order + 1] = name return next(...) end
+      end
+      return { conf = {}, plugin = { claim = wrap, run = wrap, finish = wrap } }
+    end
+    local both = { policy "outer", policy "inner" }
+    local plugin = protocol { { id = "a" } }
+    local server, run = serve(plugin, { policies = { run = both, finish = { both[2] } } })
+    run(server)
+    assert.same({ "outer", "inner", "inner" }, order)
+  end)
+end)
