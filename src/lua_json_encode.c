@@ -85,9 +85,8 @@ static const struct door_type encoder_type = {.name = "worker.json.encoder",
 /* --- what cannot be written --- */
 
 /* A key in a path: plainly where it looks like a name, else in quotes; never very long. */
-static void path_add_key(lua_State *L, luaL_Buffer *path, const char *key, size_t size)
+static void path_add_key(luaL_Buffer *path, const char *key, size_t size)
 {
-	(void)L;
 	bool name = size > 0;
 	for (size_t i = 0; i < size && name; i++)
 		name = json_plain(key + i, 1) == 1 && strchr(" .[]", key[i]) == NULL;
@@ -115,7 +114,7 @@ static void push_path(lua_State *L, const struct frame *frame)
 	luaL_addchar(&path, '$');
 	for (size_t i = 0; i < length - skip; i++) {
 		if (frames[i]->key != NULL) {
-			path_add_key(L, &path, frames[i]->key, frames[i]->key_size);
+			path_add_key(&path, frames[i]->key, frames[i]->key_size);
 			continue;
 		}
 		char text[32];
