@@ -32,6 +32,7 @@
 /* How long to leave the backlog alone when there are no file descriptors left. */
 #define LISTEN_PAUSE	  (100 * CLOCK_MS)
 #define LISTEN_LOCK_TRIES 50
+#define LISTEN_EAGER	  64
 
 struct listen_tally {
 	struct listen *owner; /* NULL once it is closed */
@@ -154,8 +155,11 @@ enum sock_result listen_accept(struct listen *l, int64_t timeout, void (*done)(v
 		return SOCK_FAILED;
 	if (l->taken != -1)
 		return SOCK_DONE;
-	if (listen_has_room(l) && !loop_timer_running(&l->pause) && listen_take(l))
+	/* A flood of connections must not keep the loop from turning. */
+	if (++l->eager <= LISTEN_EAGER && listen_has_room(l) && !loop_timer_running(&l->pause) &&
+	    listen_take(l))
 		return SOCK_DONE;
+	l->eager = 0;
 	l->late = false;
 	if (timeout >= 0 && loop_timer_start(l->loop, &l->limit, timeout, listen_late, l) == -1) {
 		l->code = ENOMEM;

@@ -9,7 +9,9 @@
  * that streams costs few calls.
  *
  * A peer as fast as we are could keep one callback busy for ever.  After SOCK_SHARE bytes the rest
- * is deferred to the next turn; since the kernel was not drained, no edge would announce it.
+ * is deferred to the next turn; since the kernel was not drained, no edge would announce it.  For
+ * the same reason, after SOCK_EAGER operations that were answered at once the next one waits for a
+ * turn even if it need not: a task that reads in a loop would otherwise never let others run.
  */
 #include "worker/sock.h"
 
@@ -21,6 +23,7 @@
 
 #define SOCK_CHUNK_LEAST ((size_t)2 * 1024)
 #define SOCK_CHUNK_MOST	 ((size_t)64 * 1024)
+#define SOCK_EAGER	 64
 #define SOCK_SHARE	 ((size_t)512 * 1024)
 
 /* --- the plain wire --- */
@@ -278,11 +281,15 @@ static enum sock_result sock_begin(struct sock *s, struct sock_op *op, int64_t t
 				   enum sock_result (*step)(struct sock *s),
 				   void (*late)(void *arg), void (*done)(void *arg), void *arg)
 {
-	enum sock_result result = step(s);
+	bool patient = ++s->eager > SOCK_EAGER;
+	enum sock_result result = patient ? SOCK_WAIT : step(s);
 	if (result != SOCK_WAIT)
 		return result;
+	s->eager = 0;
 	if (timeout >= 0 && loop_timer_start(s->loop, &op->timer, timeout, late, s) == -1)
 		return sock_fail(op, ENOMEM, "io");
+	if (patient)
+		loop_defer(s->loop, &s->more, sock_more, s);
 	op->done = done;
 	op->arg = arg;
 	op->waiting = true;

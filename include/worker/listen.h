@@ -44,6 +44,7 @@ struct listen {
 	void *arg;
 	struct listen_tally *tally;
 	uint64_t accepted, pauses;
+	unsigned eager; /* connections in a row that were there already */
 	char path[108]; /* of the socket file, or "" */
 	dev_t device;
 	ino_t inode;

@@ -74,7 +74,8 @@ struct sock {
 	struct loop_fd watch;
 	struct loop_work more; /* a fast peer is given a share of each turn, not all of it */
 	struct buf in;
-	size_t chunk; /* how much to ask the kernel for; grows while it fills */
+	unsigned eager; /* operations in a row that did not wait */
+	size_t chunk;	/* how much to ask the kernel for; grows while it fills */
 	struct sock_op reader, writer;
 	uint64_t received, sent;
 	void (*closed)(void *arg); /* told once when it closes; for who counts connections */

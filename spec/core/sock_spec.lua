@@ -180,6 +180,20 @@ describe("a connection", function()
     assert.equal("later", near:read())
   end)
 
+  it("lets others run, however much there is to read and to write", function()
+    local turns = 0
+    task.scope(function(scope)
+      scope:spawn(function()
+        while true do task.yield(); turns = turns + 1 end
+      end)
+      for _ = 1, 1000 do near:write("x") end
+      assert.is_true(turns >= 10)
+      turns = 0
+      for _ = 1, 1000 do assert.equal("x", far:read(1)) end
+      assert.is_true(turns >= 10)
+    end)
+  end)
+
   it("does not spin when the other side is gone and nobody reads", function()
     far:close()
     task.sleep(1)
