@@ -51,6 +51,8 @@ struct loop {
 	void *hook_arg;
 
 	sigset_t caught;
+	struct loop_catcher fallback; /* for the signals in ${fallen} that nobody catches */
+	sigset_t fallen;
 	struct loop_fd signal_watch;
 	struct loop_catcher catchers[LOOP_SIGNALS];
 
@@ -72,6 +74,7 @@ struct loop *loop_new(struct err *err)
 	}
 	list_init(&loop->deferred);
 	sigemptyset(&loop->caught);
+	sigemptyset(&loop->fallen);
 	return loop;
 }
 
@@ -234,7 +237,8 @@ void loop_defer_cancel(struct loop_work *work)
 	list_remove(&work->link);
 }
 
-/* Returns whether anything ran: it may have woken a task, which must not wait for the next event. */
+/* Returns whether anything ran: it may have woken a task, which must not wait for the next event.
+ */
 static bool loop_run_deferred(struct loop *loop)
 {
 	bool ran = !list_empty(&loop->deferred);
@@ -258,22 +262,17 @@ static void loop_signals_ready(void *arg, uint32_t events)
 	(void)events;
 	while (read(loop->signal_watch.fd, &info, sizeof info) == sizeof info) {
 		const struct loop_catcher *catcher = &loop->catchers[info.ssi_signo];
+		if (catcher->got == NULL)
+			catcher = &loop->fallback;
 		if (catcher->got != NULL)
 			catcher->got(catcher->arg, (int)info.ssi_signo);
 	}
 }
 
-int loop_signal(struct loop *loop, int signo, void (*got)(void *arg, int signo), void *arg,
-		struct err *err)
+static int loop_signals_wait(struct loop *loop, struct err *err)
 {
-	if (signo < 1 || signo >= LOOP_SIGNALS)
-		return err_set(err, EINVAL, "no signal has the number %d", signo);
 	sigset_t wanted = loop->caught;
-	if (got != NULL)
-		sigaddset(&wanted, signo);
-	else
-		sigdelset(&wanted, signo);
-
+	sigorset(&wanted, &loop->caught, &loop->fallen);
 	bool fresh = !loop->signal_watch.registered;
 	int fd = signalfd(fresh ? -1 : loop->signal_watch.fd, &wanted, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd == -1)
@@ -285,10 +284,29 @@ int loop_signal(struct loop *loop, int signo, void (*got)(void *arg, int signo),
 	}
 	/* The loop's own watch is not one that a spec could leak. */
 	if (fresh)
-		loop_fd_standing(loop, &loop->signal_watch);
-	loop->caught = wanted;
-	loop->catchers[signo] = (struct loop_catcher){.got = got, .arg = arg};
+		loop->fd_count--;
 	return 0;
+}
+
+int loop_signal_fallback(struct loop *loop, const sigset_t *set, void (*got)(void *arg, int signo),
+			 void *arg, struct err *err)
+{
+	loop->fallen = *set;
+	loop->fallback = (struct loop_catcher){.got = got, .arg = arg};
+	return loop_signals_wait(loop, err);
+}
+
+int loop_signal(struct loop *loop, int signo, void (*got)(void *arg, int signo), void *arg,
+		struct err *err)
+{
+	if (signo < 1 || signo >= LOOP_SIGNALS)
+		return err_set(err, EINVAL, "no signal has the number %d", signo);
+	if (got != NULL)
+		sigaddset(&loop->caught, signo);
+	else
+		sigdelset(&loop->caught, signo);
+	loop->catchers[signo] = (struct loop_catcher){.got = got, .arg = arg};
+	return loop_signals_wait(loop, err);
 }
 
 /* --- turns --- */

@@ -31,6 +31,25 @@ static void main_block_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+/* A command that does not care about signals ends by them, as programs do. */
+static void main_interrupted(void *arg, int signo)
+{
+	struct host *host = arg;
+	host_exit_set(host, 128 + signo);
+	loop_stop(host_loop(host_state(host)));
+}
+
+static int main_catch_signals(struct loop *loop, struct host *host, struct err *err)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGQUIT);
+	sigaddset(&set, SIGTERM);
+	return loop_signal_fallback(loop, &set, main_interrupted, host, err);
+}
+
 /* worker.boot is the function of the first task; its arguments are ours. */
 static int main_start(lua_State *L)
 {
@@ -62,7 +81,12 @@ static int main_run(struct loop *loop, int argc, char **argv, struct err *err)
 	if (host == NULL)
 		return -1;
 	lua_State *L = host_state(host);
-	int code = -1;
+	int code = main_catch_signals(loop, host, err);
+	if (code == -1) {
+		host_close(host);
+		return -1;
+	}
+	code = -1;
 	lua_pushcfunction(L, main_start);
 	lua_pushinteger(L, argc);
 	lua_pushlightuserdata(L, argv);

@@ -21,6 +21,7 @@
 #ifndef WORKER_LOOP_H
 #define WORKER_LOOP_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -96,6 +97,11 @@ void loop_defer_cancel(struct loop_work *work);
  * The signal must be blocked in every thread (main does that first of all). NULL ${got} ends it. */
 int loop_signal(struct loop *loop, int signo, void (*got)(void *arg, int signo), void *arg,
 		struct err *err);
+
+/* loop_signal_fallback(loop, set, got, arg, err): what happens on these signals while nobody
+ * catches them. */
+int loop_signal_fallback(struct loop *loop, const sigset_t *set, void (*got)(void *arg, int signo),
+			 void *arg, struct err *err);
 
 /* loop_turn_hook(loop, hook, arg): step 1.  Returns whether there is more to do at once. */
 void loop_turn_hook(struct loop *loop, bool (*hook)(void *arg), void *arg);

@@ -204,7 +204,7 @@ local function verdict(server, job, ctx)
     log.error("job.error", ("job %s: %s"):format(job.id, tostring(result)),
       { server = server.name, job = job.id, traceback = type(result) == "table" and result.traceback or nil })
   end
-  return { state = "error", reason = tostring(result) }
+  return { state = "error", reason = tostring(result), code = kind == "spawn" and result.code or nil }
 end
 
 -- The scope of a running job: its lease, its log, and the run itself.

@@ -92,8 +92,8 @@ end
 local function policies_of(registry, options)
   local list = {}
   for _, wanted in ipairs {
-    { "env", {} }, { "limits", {} }, { "timeout", { default = options.timeout or 365 * 86400 } },
-    { "workspace", { keep = options.keep and "always" or "never" } }, { "mask", {} },
+    { "limits", {} }, { "timeout", { default = options.timeout or 365 * 86400 } },
+    { "workspace", { keep = options.keep and "always" or "never" } }, { "env", {} }, { "mask", {} },
   } do
     local plugin, why = registry:get("policy", wanted[1])
     if not plugin then err.raise("config", why) end
