@@ -9,6 +9,7 @@
 --
 -- `server = true` says that the command line names a server: the fields of its plugins are options
 -- too, and run gets (options, folders, registry).  stop_at_word: options end at the first word.
+-- log_level: what its log tells when nobody says ("info").
 -- parse(argv, options) instead does it all itself and returns what args.for_run does.
 -- complete: what its words are, for shells ("directory", "file", "plugin", "command", { words }).
 local commands = {}

@@ -71,8 +71,8 @@ local function log_format(values)
   return sys.env("JOURNAL_STREAM") and "journal" or "logfmt"
 end
 
-local function setup_log(values)
-  local level = values.log_level or values.verbose and "debug" or values.quiet and "warn" or "info"
+local function setup_log(values, usual)
+  local level = values.log_level or values.verbose and "debug" or values.quiet and "warn" or usual or "info"
   log.setup {
     level = level, format = log_format(values),
     color = require("worker.terminal").color(values.color, STDERR),
@@ -113,7 +113,7 @@ local function dispatch(state, argv)
     return exit.OK
   end
   if values.version then command, values = commands.get("version"), {} end
-  setup_log(values)
+  setup_log(values, command.log_level)
   return command.run(values, words, registry)
 end
 

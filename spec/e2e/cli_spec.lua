@@ -366,6 +366,35 @@ describe("the command line", function()
     end)
   end)
 
+  describe("doctor", function()
+    it("tells what this host can do and what can be done", function()
+      local code, out, told = worker "doctor"
+      assert.equal(0, code, out)
+      assert.equal("", told)
+      assert.matches("\n  ok +kernel version +Linux ", out)
+      assert.matches("A worker can run here", out)
+    end)
+
+    it("tells programs the same", function()
+      local _, out = worker("doctor", "--json")
+      local result = json.decode(out)
+      assert.is_true(result.ok)
+      assert.is_true(#result.facts > 10)
+      assert.same({ "string", "string", "string" },
+        { type(result.facts[1].name), type(result.facts[1].state), type(result.facts[1].detail) })
+    end)
+
+    it("fails when jobs would have no place to be", function()
+      local code, out = worker("doctor", "--workspace", "/no/such/place")
+      assert.equal(1, code)
+      assert.matches("MISSING +workspaces +/no/such/place", out)
+      assert.matches("No worker can run here before this is mended: workspaces", out)
+      local same, json_out = worker("doctor", "--json", "--workspace", "/no/such/place")
+      assert.equal(1, same)
+      assert.is_false(json.decode(json_out).ok)
+    end)
+  end)
+
   describe("new", function()
     for _, kind in ipairs { "protocol", "executor", "policy" } do
       it("writes a " .. kind .. " whose spec passes as it is #realtime", function()
