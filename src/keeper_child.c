@@ -33,6 +33,19 @@
 #include "worker/keeper.h"
 #include "worker/proctree.h"
 
+/* A sanitizer's own tables look like a large heap and are needed to the end. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define KEEP_HEAP 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) && !defined(KEEP_HEAP)
+#define KEEP_HEAP 1
+#endif
+#ifndef KEEP_HEAP
+#define KEEP_HEAP 0
+#endif
+
 #define FIRST_BYTES 65536
 #define END_ROUNDS  400 /* of 1 to 50 milliseconds: about 20 seconds for what does not die */
 #define LEAST_DROP  (1024 * 1024)
@@ -159,7 +172,8 @@ static void settle(int sock)
 		(void)!open("/dev/null", O_RDWR);
 	(void)cgdir_write(AT_FDCWD, "/proc/self/oom_score_adj", "-900");
 	rename_process();
-	drop_heap();
+	if (!KEEP_HEAP)
+		drop_heap();
 }
 
 /* --- notes --- */

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/timex.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -93,6 +94,16 @@ static int facts_clocks(lua_State *L)
 	return 2;
 }
 
+static int facts_clock_synchronised(lua_State *L)
+{
+	struct timex status = {.modes = 0};
+	int state = adjtimex(&status);
+	if (state == -1)
+		return no(L, errno);
+	lua_pushboolean(L, state != TIME_ERROR);
+	return 1;
+}
+
 static int facts_limits(lua_State *L)
 {
 	static const struct {
@@ -139,6 +150,7 @@ static const luaL_Reg functions[] = {
 	{"space", facts_space},
 	{"may", facts_may},
 	{"clocks", facts_clocks},
+	{"clock_synchronised", facts_clock_synchronised},
 	{"limits", facts_limits},
 	{"user_namespace", facts_user_namespace},
 	{NULL, NULL},

@@ -130,7 +130,8 @@ for _, mode in ipairs { "v2", "v1" } do
       local group = place:create("nested")
       local path = group:path()
       local child <close> = spawn(group, ([[
-        mkdir -p %s/inner/deep && sh -c 'echo 0 > %s/inner/deep/cgroup.procs; echo 1; exec sleep 1000']])
+        mkdir -p %s/inner/deep
+        sh -c 'echo 0 > %s/inner/deep/cgroup.procs; echo 1; exec sleep 1000']])
         :format(path, path))
       numbers(child, 1)
       group:close()
@@ -210,7 +211,9 @@ describe("the place of the groups", function()
     local place <close> = cgroup.open("auto")
     local can, notes = place:can(), place:notes()
     for name, what in pairs { memory = "memory", pids = "number of processes", cpus = "cpu" } do
-      if not can[name] then assert.matches("no control group can limit the " .. what, notes, 1, true) end
+      if not can[name] then
+        assert.matches("no control group can limit the " .. what, notes, 1, true)
+      end
     end
     if can.kill and not can.oom_group then assert.matches("no memory controller", notes, 1, true) end
   end)

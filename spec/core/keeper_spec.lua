@@ -43,7 +43,9 @@ local function victim(mode, test)
   -- A group of its own, or the tree of this spec would take what the keeper has to.
   local worker = process.spawn {
     argv = { "sh", "-c", ('exec %s spec spec/support/victim.lua > %s 2>&1'):format(WORKER, out) },
-    env = process.env(ENV, { WORKER_CGROUP = mode, VICTIM_DIR = dir, WORKER_LUA = sys.env("WORKER_LUA") or false }),
+    env = process.env(ENV, {
+      WORKER_CGROUP = mode, VICTIM_DIR = dir, WORKER_LUA = sys.env("WORKER_LUA") or false,
+    }),
   }
   local ready = within(20, function() return (read(out) or ""):find("\nall set\n", 1, true) ~= nil end)
   local text = read(out)
@@ -120,7 +122,8 @@ describe("the keeper", function()
       sh("kill -9 " .. it.keeper)
       local second
       assert.is_true(within(10, function()
-        for pid in sh("pgrep -x keeper -P " .. it.worker.pid):gmatch("%d+") do second = math.tointeger(pid) end
+        local found = sh("pgrep -x keeper -P " .. it.worker.pid):match("%d+")
+        second = math.tointeger(found)
         return second ~= nil and second ~= it.keeper
       end))
       it.worker:kill("KILL")

@@ -19,14 +19,13 @@ describe("the victim", function()
     local child <close> = process.spawn {
       argv = { "sh", "-c", SCRIPT }, env = { PATH = "/usr/bin:/bin" }, cgroup = group,
     }
-    local session <close> = cgroup.keep("session", child.pid)
+    local _ <close> = cgroup.keep("session", child.pid)
     local dir = sys.env("VICTIM_DIR")
-    local kept <close> = cgroup.keep("dir", dir)
-    local jobs, text = 0, ""
+    local _ <close> = cgroup.keep("dir", dir)
+    local text = ""
     for _, piece in child:output() do
       text = text .. piece
-      jobs = select(2, text:gsub("\n", ""))
-      if jobs == 3 then break end
+      if select(2, text:gsub("\n", "")) == 3 then break end
     end
     io.stdout:write(text, "group ", cgroup.describe().path or "none", "\n",
       "keeper ", cgroup.keeper_pid(), "\nall set\n")
