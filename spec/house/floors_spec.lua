@@ -121,7 +121,7 @@ describe("the Lua floors", function()
     agent = true, boot = true, chain = true, config = true, console = true, context = true,
     events = true, job = true, joblog = true, main = true, outage = true, record = true,
     registry = true, runner = true, sandbox = true, spec = true, args = true, commands = true,
-    help = true, exit = true, terminal = true, places = true,
+    help = true, exit = true, terminal = true, places = true, completion = true, about = true,
   }
 
   it("let plugins require the standard library only", function()
