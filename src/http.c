@@ -39,6 +39,8 @@ void http_blame(struct http_transfer *transfer, enum http_reason reason, int cod
 	err_set(&reply->err, code, "%s", text);
 }
 
+/* Counts what was handed to the kernel, over all attempts; with nothing of this attempt gone out,
+ * the server cannot have seen it. */
 static long http_request_size(const struct http_transfer *transfer)
 {
 	long size = 0;
@@ -54,7 +56,8 @@ static void http_resolved(struct http_transfer *transfer)
 	transfer->resolving = false;
 }
 
-/* Everything but the reply is given back. */
+/* Everything but the reply is given back.  The handle is asked before it is removed, and what
+ * libcurl borrowed (headers) is freed after that.  Telling comes last: by then it is all true. */
 static void http_end(struct http_transfer *transfer)
 {
 	struct http_client *client = transfer->client;
@@ -74,6 +77,7 @@ static void http_end(struct http_transfer *transfer)
 	http_changed(transfer);
 }
 
+/* "Couldn't connect" is what every failed connect is called; the errno says which kind it was. */
 static void http_explain(struct http_transfer *transfer, CURLcode code)
 {
 	const char *words = transfer->words[0] ? transfer->words : curl_easy_strerror(code);
@@ -105,6 +109,8 @@ static void http_done(void *arg, CURLcode code)
 
 static void http_due(void *arg);
 
+/* When it has taken too long.  A patient transfer (a stream in either direction) may take for ever,
+ * as long as something moves: a fixed limit would be a limit on size. */
 static int64_t http_limit(const struct http_transfer *transfer)
 {
 	int64_t limit = HTTP_NEVER;
@@ -130,7 +136,7 @@ static void http_expire(struct http_transfer *transfer)
 	struct err text;
 	double limit = (double)transfer->timeout / (double)CLOCK_SECOND;
 	if (!transfer->connected)
-		err_set(&text, 0, "no connection within %g s",
+		err_set(&text, 0, "no connection within %.3g s",
 			(double)(clock_mono() - transfer->started) / (double)CLOCK_SECOND);
 	else if (!transfer->reply.answered)
 		err_set(&text, 0, "no answer within %g s", limit);
@@ -217,6 +223,8 @@ static size_t http_send_file(struct http_transfer *transfer, char *to, size_t mo
 	return (size_t)n;
 }
 
+/* The task that feeds us waits until its piece is gone, so there is never more than one; without a
+ * piece libcurl is told to pause, and http_feed wakes it. */
 static size_t http_send_feed(struct http_transfer *transfer, char *to, size_t most)
 {
 	if (transfer->feed_left == 0) {
@@ -257,6 +265,7 @@ static int http_on_rewind(void *arg, curl_off_t offset, int origin)
 
 /* --- beginning --- */
 
+/* The client closes under us. */
 static void http_cut(struct http_member *member)
 {
 	struct http_transfer *transfer = container_of(member, struct http_transfer, member);
@@ -316,9 +325,9 @@ static int http_begin(struct http_transfer *transfer, struct http_client *client
 	http_set_callbacks(transfer);
 	http_answer_setup(transfer);
 	http_easy_body(transfer->easy, request);
-	http_easy_target(transfer->easy, client, request);
 	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, transfer->headers);
-	if (multi_add(client->multi, transfer->easy, &transfer->job, err) == -1) {
+	if (http_easy_target(transfer->easy, client, request, err) == -1 ||
+	    multi_add(client->multi, transfer->easy, &transfer->job, err) == -1) {
 		http_client_keep(client, transfer->easy);
 		transfer->easy = NULL;
 		transfer->client = NULL;
@@ -377,6 +386,7 @@ void http_take(struct http_transfer *transfer, size_t n)
 	http_resume(transfer);
 }
 
+/* What came between the head and this call is written first. */
 void http_save(struct http_transfer *transfer, int fd)
 {
 	struct buf *body = &transfer->reply.body;
@@ -421,6 +431,7 @@ const char *http_label(const struct http_transfer *transfer)
 	return transfer->label;
 }
 
+/* Whoever frees a transfer does not want to hear of it any more. */
 static void http_nobody(void *arg)
 {
 	(void)arg;

@@ -94,16 +94,24 @@ static bool http_easy_hashed(const char *path)
 	return found;
 }
 
+/* The options on which trust hangs are all strings, which libcurl copies: out of memory must not
+ * mean "not set". */
+static void http_easy_text(CURL *easy, CURLoption option, const char *text, bool *failed)
+{
+	if (curl_easy_setopt(easy, option, text) != CURLE_OK)
+		*failed = true;
+}
+
 /* The system's list as one bundle costs 30 ms and 800 KiB at the first request, since every
  * certificate of it is parsed; as a hashed directory only those that are needed are. */
-static void http_easy_trust(CURL *easy, const struct http_config *config)
+static void http_easy_trust(CURL *easy, const struct http_config *config, bool *failed)
 {
 	if (config->ca_file != NULL || config->ca_dir != NULL) {
-		curl_easy_setopt(easy, CURLOPT_CAINFO, config->ca_file);
-		curl_easy_setopt(easy, CURLOPT_CAPATH, config->ca_dir);
+		http_easy_text(easy, CURLOPT_CAINFO, config->ca_file, failed);
+		http_easy_text(easy, CURLOPT_CAPATH, config->ca_dir, failed);
 	} else if (http_easy_hashed(HTTP_EASY_CA_DIR)) {
-		curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
-		curl_easy_setopt(easy, CURLOPT_CAPATH, HTTP_EASY_CA_DIR);
+		http_easy_text(easy, CURLOPT_CAINFO, NULL, failed);
+		http_easy_text(easy, CURLOPT_CAPATH, HTTP_EASY_CA_DIR, failed);
 	}
 }
 
@@ -121,13 +129,13 @@ static long http_easy_tls_version(int version)
 	}
 }
 
-static void http_easy_tls(CURL *easy, const struct http_config *config)
+static void http_easy_tls(CURL *easy, const struct http_config *config, bool *failed)
 {
-	http_easy_trust(easy, config);
+	http_easy_trust(easy, config, failed);
 	curl_easy_setopt(easy, CURLOPT_SSLVERSION, http_easy_tls_version(config->tls_min));
-	curl_easy_setopt(easy, CURLOPT_SSLCERT, config->cert);
-	curl_easy_setopt(easy, CURLOPT_SSLKEY, config->key);
-	curl_easy_setopt(easy, CURLOPT_KEYPASSWD, config->key_password);
+	http_easy_text(easy, CURLOPT_SSLCERT, config->cert, failed);
+	http_easy_text(easy, CURLOPT_SSLKEY, config->key, failed);
+	http_easy_text(easy, CURLOPT_KEYPASSWD, config->key_password, failed);
 }
 
 static long http_easy_seconds(int64_t ns)
@@ -135,9 +143,9 @@ static long http_easy_seconds(int64_t ns)
 	return (long)((ns + CLOCK_SECOND - 1) / CLOCK_SECOND);
 }
 
-static void http_easy_connection(CURL *easy, const struct http_config *config)
+static void http_easy_connection(CURL *easy, const struct http_config *config, bool *failed)
 {
-	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, config->unix_path);
+	http_easy_text(easy, CURLOPT_UNIX_SOCKET_PATH, config->unix_path, failed);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
 			 (long)(config->connect_timeout / CLOCK_MS));
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -155,9 +163,9 @@ static void http_easy_connection(CURL *easy, const struct http_config *config)
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 }
 
-static void http_easy_protocol(CURL *easy, const struct http_config *config)
+static void http_easy_protocol(CURL *easy, const struct http_config *config, bool *failed)
 {
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	http_easy_text(easy, CURLOPT_PROTOCOLS_STR, "http,https", failed);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_HTTP09_ALLOWED, 0L);
 	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
@@ -171,18 +179,19 @@ static void http_easy_protocol(CURL *easy, const struct http_config *config)
 
 /* libcurl would look at the environment by itself, per request; here the floors above have looked,
  * once.  The target's own proxy is set with the request, whose scheme decides. */
-static int http_easy_exempt(CURL *easy, const char *list)
+static void http_easy_exempt(CURL *easy, const char *list, bool *failed)
 {
 	if (list != NULL && strcmp(list, "*") == 0) { /* known to libcurl only when alone */
-		curl_easy_setopt(easy, CURLOPT_NOPROXY, list);
-		return 0;
+		http_easy_text(easy, CURLOPT_NOPROXY, list, failed);
+		return;
 	}
 	char *all = NULL;
-	if (asprintf(&all, "%s%s%s", HTTP_EASY_LOOPBACK, list ? "," : "", list ? list : "") == -1)
-		return -1;
-	curl_easy_setopt(easy, CURLOPT_NOPROXY, all);
+	if (asprintf(&all, "%s%s%s", HTTP_EASY_LOOPBACK, list ? "," : "", list ? list : "") == -1) {
+		*failed = true;
+		return;
+	}
+	http_easy_text(easy, CURLOPT_NOPROXY, all, failed);
 	free(all);
-	return 0;
 }
 
 CURL *http_easy_model(const struct http_config *config, struct err *err)
@@ -197,15 +206,18 @@ CURL *http_easy_model(const struct http_config *config, struct err *err)
 	if (http_easy_check(&line, err) == -1)
 		return NULL;
 	CURL *easy = curl_easy_init();
-	if (easy == NULL || http_easy_exempt(easy, config->no_proxy) == -1) {
-		curl_easy_cleanup(easy);
-		err_set(err, ENOMEM, "out of memory for an HTTP client");
-		return NULL;
+	bool failed = easy == NULL;
+	if (!failed) {
+		http_easy_protocol(easy, config, &failed);
+		http_easy_connection(easy, config, &failed);
+		http_easy_exempt(easy, config->no_proxy, &failed);
+		http_easy_tls(easy, config, &failed);
 	}
-	http_easy_protocol(easy, config);
-	http_easy_connection(easy, config);
-	http_easy_tls(easy, config);
-	return easy;
+	if (!failed)
+		return easy;
+	curl_easy_cleanup(easy);
+	err_set(err, ENOMEM, "out of memory for an HTTP client");
+	return NULL;
 }
 
 /* --- a request --- */
@@ -282,6 +294,9 @@ void http_easy_label(char *out, size_t size, const char *method, const char *url
 	const char *shown = at ? at + 1 : host;
 	snprintf(out, size, "%s %.*s%.*s", method, (int)(host - url), url,
 		 (int)strcspn(shown, "?#"), shown);
+	for (char *c = out; *c != '\0'; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
 }
 
 static bool http_easy_one_of(const char *method, const char *const *list)
@@ -323,13 +338,16 @@ void http_easy_body(CURL *easy, const struct http_request *request)
 	curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)most);
 }
 
-void http_easy_target(CURL *easy, const struct http_client *client,
-		      const struct http_request *request)
+/* An empty proxy is none; without one, libcurl would ask the environment. */
+int http_easy_target(CURL *easy, const struct http_client *client,
+		     const struct http_request *request, struct err *err)
 {
+	bool failed = false;
 	bool tls = strncasecmp(request->url, "https:", 6) == 0;
 	const char *proxy = tls ? client->proxy_https : client->proxy_http;
-	curl_easy_setopt(easy, CURLOPT_URL, request->url);
-	curl_easy_setopt(easy, CURLOPT_PROXY, proxy ? proxy : "");
+	http_easy_text(easy, CURLOPT_URL, request->url, &failed);
+	http_easy_text(easy, CURLOPT_PROXY, proxy ? proxy : "", &failed);
+	return failed ? err_set(err, ENOMEM, "out of memory for a request") : 0;
 }
 
 char *http_easy_resolve(const char *base, const char *ref)
@@ -338,7 +356,7 @@ char *http_easy_resolve(const char *base, const char *ref)
 	char *found = NULL, *copy = NULL;
 	CURLU *url = curl_url();
 	if (url != NULL && curl_url_set(url, CURLUPART_URL, base, CURLU_PATH_AS_IS) == CURLUE_OK &&
-	    curl_url_set(url, CURLUPART_URL, ref, CURLU_PATH_AS_IS) == CURLUE_OK &&
+	    curl_url_set(url, CURLUPART_URL, ref, 0) == CURLUE_OK &&
 	    curl_url_get(url, CURLUPART_URL, &found, 0) == CURLUE_OK &&
 	    http_easy_url(found, &ignored) == 0)
 		copy = strdup(found);

@@ -276,6 +276,7 @@ static const char *error_hint(enum http_reason reason, const char *text)
 	return "";
 }
 
+/* What retrying needs to know goes into fields; the message names the request. */
 static int raise_failure(lua_State *L, enum http_reason reason, const char *label, bool sent,
 			 const struct err *err)
 {
@@ -362,6 +363,8 @@ static void check_zero(lua_State *L, const char *key, const char *text, size_t n
 		luaL_error(L, "field '%s': has a zero byte", key);
 }
 
+/* All that may raise comes before the transfer is started; its box is there, closed, from the
+ * beginning. */
 static int core_start(lua_State *L)
 {
 	struct client_box *client = door_check(L, 1, client_type());
@@ -476,6 +479,8 @@ static bool save_ready(const struct transfer_box *box)
 	return http_reply(box->transfer)->over;
 }
 
+/* The file takes its name here, in the task, and not in the callback that saw the last byte: this
+ * may fail, and somebody must hear of it. */
 static int save_push(lua_State *L, void *arg)
 {
 	struct transfer_box *box = arg;

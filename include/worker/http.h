@@ -1,7 +1,8 @@
 /* http.h -- HTTP/1.1 requests: bytes out, bytes in, giving up in time.  Floor 3.
  *
- * A client (http_client.h) is a pool of kept connections.  A transfer is one request with its reply.  Nothing here retries, follows a redirect or has an
- * opinion about a status: floors above decide.
+ * A client (http_client.h) is a pool of kept connections.  A transfer is one request with its
+ * reply.  Nothing here retries, follows a redirect or has an opinion about a status: floors above
+ * decide.
  *
  *	transfer = http_start(client, &request, &err);
  *	...	request.changed(arg) comes whenever the reply below has news; look at
@@ -13,8 +14,8 @@
  *
  * The body goes one of three ways:
  *	buffered	(default) kept whole in reply->body, up to max_body
- *	streamed	(request.stream) taken piece by piece with http_take; when the taker is slow,
- *			libcurl stops reading and the server feels it
+ *	streamed	(request.stream) taken piece by piece with http_take; when the taker is
+ *slow, libcurl stops reading and the server feels it
  *	saved		(request.stream, then http_save) written to a file as it comes
  *
  * A request is never silently sent twice.  libcurl repeats one by itself when a kept connection
@@ -66,11 +67,11 @@ struct http_request {
 	enum http_upload upload;
 	const char *body; /* HTTP_BYTES: must stay until the transfer is over */
 	size_t body_size;
-	int body_fd;	      /* HTTP_FROM_FILE: read by offset, stays the caller's */
-	int64_t body_length;  /* HTTP_FROM_FILE, HTTP_FED: -1 when not known (sent chunked) */
-	int64_t timeout;      /* ns for everything; patient: longest silence.  0 is none */
-	uint64_t max_body;    /* most bytes of a reply's body; 0 is no limit (not for buffered) */
-	size_t max_head;      /* most bytes of its head */
+	int body_fd;	     /* HTTP_FROM_FILE: read by offset, stays the caller's */
+	int64_t body_length; /* HTTP_FROM_FILE, HTTP_FED: -1 when not known (sent chunked) */
+	int64_t timeout;     /* ns for everything; patient: longest silence.  0 is none */
+	uint64_t max_body;   /* most bytes of a reply's body; 0 is no limit (not for buffered) */
+	size_t max_head;     /* most bytes of its head */
 	bool stream, patient;
 	void (*changed)(void *arg);
 	void *arg;

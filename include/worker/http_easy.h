@@ -40,10 +40,10 @@ const char *http_easy_word(enum http_reason reason);
 /* http_easy_repeatable(method): may it be sent twice and mean the same? */
 bool http_easy_repeatable(const char *method);
 
-/* http_easy_body, http_easy_target: the options that change with each request. */
+/* http_easy_body, http_easy_target: the options that change with each request; 0 or -1. */
 void http_easy_body(CURL *easy, const struct http_request *request);
-void http_easy_target(CURL *easy, const struct http_client *client,
-		      const struct http_request *request);
+int http_easy_target(CURL *easy, const struct http_client *client,
+		     const struct http_request *request, struct err *err);
 
 /* http_easy_resolve(base, ref): ${ref} as seen from ${base}, to be freed with free(); NULL when
  * that is no http or https URL. */

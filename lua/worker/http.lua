@@ -61,8 +61,10 @@ end
 
 local function core_options(options)
   local env = from_environment(options)
-  local plain = options.proxy ~= nil or options.unix
-  local proxy = options.proxy or nil
+  if options.proxy ~= nil or options.unix then -- its own proxy, or none
+    env.proxy_http, env.proxy_https = options.proxy or nil, options.proxy or nil
+    env.no_proxy = nil
+  end
   local trust = options.ca_file or options.ca_dir
   local slow = options.low_speed or {}
   return {
@@ -71,9 +73,8 @@ local function core_options(options)
     ca_dir = options.ca_dir or not trust and env.ca_dir or nil,
     cert = options.cert, key = options.key, key_password = requests.reveal(options.key_password),
     tls_min = options.tls_min,
-    proxy_http = plain and proxy or env.proxy_http,
-    proxy_https = plain and proxy or env.proxy_https,
-    no_proxy = options.no_proxy or not plain and env.no_proxy or nil,
+    proxy_http = env.proxy_http, proxy_https = env.proxy_https,
+    no_proxy = options.no_proxy or env.no_proxy,
     user_agent = options.user_agent or "worker/" .. sys.version(),
     connect_timeout = options.connect_timeout,
     low_speed_bytes = slow.bytes or slow[1], low_speed_time = slow.seconds or slow[2],
@@ -141,7 +142,7 @@ local function exchange_stream(self, request)
   local guard <close> = replies.guard(reply, transfer)
   feed(transfer, request)
   reply:begin(transfer:answer())
-  if not request:expects(reply.status) then
+  if not request:expects(reply.status) or request:target(reply) then
     reply:read_sample()
   elseif request.to_file then
     reply.bytes = transfer:save(request.to_file)
@@ -162,11 +163,11 @@ end
 function client:request(options)
   local request = requests.new(self, options)
   local reply = exchange(self, request)
-  for _ = 1, request.redirects do
-    local onward = request:redirected(reply)
-    if not onward then break end
-    request = onward
+  local target = request:target(reply)
+  while target do
+    request = request:redirected(target)
     reply = exchange(self, request)
+    target = request:target(reply)
   end
   if not request:expects(reply.status) then reply:raise() end
   return reply

@@ -97,7 +97,7 @@ function methods:retry_after()
   local seconds = text:match("^%d+$")
   if seconds then return tonumber(seconds) end
   local due = replies.date(text)
-  local now = replies.date(self:header("Date") or "") or sys.wall()
+  local now = replies.date(self:values("Date")[1] or "") or sys.wall()
   return due and math.max(0, due - now) or nil
 end
 

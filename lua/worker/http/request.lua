@@ -96,15 +96,18 @@ local function with_query(url, query)
   return url .. separator .. text
 end
 
+-- The URL, and whether it is below the client's own base.
 local function full_url(client, path)
   path = path or ""
-  if path:find("^[hH][tT][tT][pP][sS]?://") then return path end
+  if path:find("^[hH][tT][tT][pP][sS]?://") then
+    return path, not client.origin or request.origin(path) == client.origin
+  end
   if not client.base then
     errors.raise("config", ("'%s': the client has no base, so a whole URL is needed"):format(
       request.shown(path)))
   end
-  if path == "" or path:find("^[/?]") then return client.base .. path end
-  return client.base .. "/" .. path
+  if path == "" or path:find("^[/?]") then return client.base .. path, true end
+  return client.base .. "/" .. path, true
 end
 
 -- Headers ----------------------------------------------------------------------------------------
@@ -227,10 +230,11 @@ function request.new(client, options)
       error(("http: a request has no option '%s'"):format(tostring(name)), 0)
     end
   end
-  local url = with_query(full_url(client, options.path), options.query)
+  local url, at_home = full_url(client, options.path)
+  url = with_query(url, options.query)
   local stream = (options.stream or options.each or options.to_file) and true or false
   local self = setmetatable({
-    client = client, own = request.headers(options.headers),
+    client = client, own = request.headers(options.headers), at_home = at_home,
     expect = expected_set(options.expect), redirects = options.redirects or 0,
     to_file = options.to_file, each = options.each,
     wire = {
@@ -241,7 +245,6 @@ function request.new(client, options)
   }, methods)
   take_body(self, options)
   self.wire.patient = stream or self.wire.fed or self.wire.file ~= nil
-  local at_home = not client.origin or request.origin(url) == client.origin
   self.wire.headers = wire_headers(client, self.own, at_home, self.content_type)
   self.label = self.wire.method .. " " .. request.shown(url)
   return self
@@ -261,30 +264,33 @@ local FOLLOWED = { [301] = true, [302] = true, [303] = true, [307] = true, [308]
 -- A request other than GET and HEAD is repeated elsewhere only by 307 and 308, which mean "the same
 -- again": what 301 to 303 make of a POST would be another request.
 local function may_follow(self, status)
-  if not FOLLOWED[status] or self:expects(status) or self.pieces then return false end
+  if self.redirects < 1 or not FOLLOWED[status] or self.pieces then return false end
+  if type(self.expect) == "table" and self.expect[status] then return false end
   local method = self.wire.method
   return method == "GET" or method == "HEAD" or status >= 307
 end
 
---- `request:redirected(reply)`: the request that the reply sends us to; nil when it does not, or
--- when following would repeat something else than what was asked, or leave TLS.
-function methods:redirected(reply)
+--- `request:target(reply)`: where the reply sends us; nil when it does not, or when following would
+-- repeat something else than what was asked, or leave TLS.
+function methods:target(reply)
   local location = may_follow(self, reply.status) and reply:header("Location")
   local url = location and core.resolve(self.wire.url, location)
-  if not url or (self.wire.url:lower():find("^https:") and not url:lower():find("^https:")) then
-    return nil
-  end
-  reply:close()
+  if not url then return nil end
+  local leaves_tls = self.wire.url:lower():find("^https:") and not url:lower():find("^https:")
+  return not leaves_tls and url or nil
+end
+
+--- `request:redirected(url)`: the same request to another address, with one redirect less to go.
+function methods:redirected(url)
   local onward = setmetatable({}, methods)
   for name, value in pairs(self) do onward[name] = value end
   onward.wire = {}
   for name, value in pairs(self.wire) do onward.wire[name] = value end
-  local home = request.origin(url) == request.origin(self.wire.url)
-  onward.away = self.away or not home
+  onward.away = self.away or request.origin(url) ~= request.origin(self.wire.url)
+  onward.redirects = self.redirects - 1
   onward.wire.url = url
-  local at_home = onward.away and "away" or
-    not self.client.origin or request.origin(url) == self.client.origin
-  onward.wire.headers = wire_headers(self.client, self.own, at_home, self.content_type)
+  onward.wire.headers = wire_headers(self.client, self.own,
+    onward.away and "away" or self.at_home, self.content_type)
   onward.label = self.wire.method .. " " .. request.shown(url)
   return onward
 end

@@ -1,0 +1,123 @@
+local http = require "worker.http"
+local replies = require "worker.http.reply"
+local server = require "spec.support.server"
+local sys = require "worker.core.sys"
+local task = require "worker.task"
+
+local function failure(fn, ...)
+  local ok, why = task.try(fn, ...)
+  assert.is_false(ok)
+  return why
+end
+
+local function answered(answer, options)
+  local fake = server.http({}, { any = answer })
+  local api <close> = http.client { base = fake.url }
+  return api:get("/", options)
+end
+
+describe("worker.http reply", function()
+  it("finds headers in any case and keeps repeated ones", function()
+    local reply = answered(server.raw("HTTP/1.1 200 OK\r\nX-Thing: a\r\nx-thing:b\r\nEmpty:\r\n" ..
+      "Folded: one\r\n  two\r\nContent-Length: 0\r\n\r\n"))
+    assert.equal("a, b", reply:header("X-THING"))
+    assert.equal("a, b", reply.headers["x-Thing"])
+    assert.same({ "a", "b" }, reply:values("X-Thing"))
+    assert.equal("", reply:header("empty"))
+    assert.equal("one two", reply:header("Folded"))
+    assert.is_nil(reply:header("absent"))
+    assert.same({}, reply:values("absent"))
+    assert.equal("0", reply.headers["Content-Length"])
+  end)
+
+  it("shows only the last head when others came before it", function()
+    local reply = answered(server.raw("HTTP/1.1 100 Continue\r\nX: early\r\n\r\n" ..
+      "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 201 OK\r\nY: 1\r\nContent-Length: 0\r\n\r\n"))
+    assert.equal(201, reply.status)
+    assert.is_nil(reply:header("x"))
+    assert.equal("1", reply:header("y"))
+  end)
+
+  it("reads both forms of Retry-After", function()
+    local function asked(value, date)
+      local reply = answered(server.raw(("HTTP/1.1 503 No\r\nRetry-After: %s\r\n%sContent-Length: 0\r\n\r\n")
+        :format(value, date and "Date: " .. date .. "\r\n" or "")), { expect = { 503 } })
+      return reply:retry_after()
+    end
+    assert.equal(120, asked("120"))
+    assert.equal(90, asked("Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 1999 23:58:29 GMT"))
+    assert.equal(0, asked("Fri, 31 Dec 1999 23:59:59 GMT", "Sat, 01 Jan 2000 00:00:00 GMT"))
+    assert.is_nil(asked("soon"))
+    assert.is_nil(asked("-5"))
+    local fake = server.http({}, { any = server.empty(429, { ["Retry-After"] = "7" }) })
+    local api <close> = http.client { base = fake.url }
+    assert.equal(7, failure(api.get, api, "/").retry_after)
+  end)
+
+  it("reads the three forms of a date", function()
+    assert.equal(784111777, replies.date("Sun, 06 Nov 1994 08:49:37 GMT"))
+    assert.equal(784111777, replies.date("Sunday, 06-Nov-94 08:49:37 GMT"))
+    assert.equal(784111777, replies.date("Sun Nov  6 08:49:37 1994"))
+    assert.equal(951782400, replies.date("Tue, 29 Feb 2000 00:00:00 GMT"))
+    assert.is_nil(replies.date("2000-01-01T00:00:00Z"))
+    assert.is_nil(replies.date("Sun, 06 Foo 1994 08:49:37 GMT"))
+    assert.is_true(math.abs(replies.date(os.date("!%a, %d %b %Y %H:%M:%S GMT")) - sys.wall()) < 1e9)
+  end)
+
+  it("follows no redirect unless asked", function()
+    local fake = server.http { ["GET /a"] = server.empty(302, { Location = "/b" }),
+      ["GET /b"] = server.text(200, "b") }
+    local api <close> = http.client { base = fake.url }
+    local why = failure(api.get, api, "/a")
+    assert.equal(302, why.status)
+    assert.matches("a redirect that is not followed", why.message)
+    assert.equal("b", api:get("/a", { redirects = 1 }).body)
+    assert.equal(302, api:get("/a", { redirects = 1, expect = { 302 } }).status)
+    assert.equal("b", api:get("/a", { redirects = 1, expect = "any" }).body)
+    assert.equal(302, api:get("/a", { expect = "any" }).status)
+    local pieces = {}
+    api:get("/a", { redirects = 1, expect = "any", each = function(piece) pieces[#pieces + 1] = piece end })
+    assert.same({ "b" }, pieces)
+  end)
+
+  it("follows as often as allowed, also relative addresses", function()
+    local fake = server.http { ["GET /x/1"] = server.empty(301, { Location = "2?q=1" }),
+      ["GET /x/2"] = server.empty(307, { Location = "../x/./3" }),
+      ["GET /x/3"] = server.empty(303, { Location = "//127.0.0.1:1/" }) }
+    local api <close> = http.client { base = fake.url }
+    assert.equal(307, failure(api.get, api, "/x/1", { redirects = 1 }).status)
+    assert.equal("connect", failure(api.get, api, "/x/1", { redirects = 9 }).reason)
+  end)
+
+  it("never turns a POST into a GET, and repeats it only for 307 and 308", function()
+    for _, status in ipairs { 301, 302, 303 } do
+      local fake = server.http { ["POST /a"] = server.empty(status, { Location = "/b" }) }
+      local api <close> = http.client { base = fake.url }
+      assert.equal(status, failure(api.post, api, "/a", { body = "x", redirects = 5 }).status)
+      assert.equal(1, fake:count())
+    end
+    local fake = server.http { ["POST /a"] = server.empty(308, { Location = "/b" }),
+      ["POST /b"] = server.empty(204) }
+    local api <close> = http.client { base = fake.url }
+    assert.equal(204, api:post("/a", { body = "again", redirects = 5 }).status)
+    assert.equal("again", fake:last().body)
+  end)
+
+  it("gives its credentials to no other host, by redirect or by address", function()
+    local other = server.http({}, { any = server.text(200, "other") })
+    local fake = server.http { ["GET /a"] = server.empty(302, { Location = other.url .. "/x" }) }
+    local api <close> = http.client { base = fake.url, bearer = "token-for-one",
+      headers = { ["X-Key"] = "k" } }
+    assert.equal("other", api:get("/a", { redirects = 3,
+      headers = { Cookie = "c", Authorization = "Basic x", ["X-Own"] = "1" } }).body)
+    assert.is_nil(other:last().headers.authorization)
+    assert.is_nil(other:last().headers.cookie)
+    assert.is_nil(other:last().headers["x-key"])
+    assert.equal("1", other:last().headers["x-own"])
+    assert.equal("Basic x", fake:last().headers.authorization)
+    api:get(other.url .. "/direct")
+    assert.is_nil(other:last().headers.authorization)
+    api:get(fake.url:upper():gsub("^HTTP", "http") .. "/a", { expect = { 302 } })
+    assert.equal("Bearer token-for-one", fake:last().headers.authorization)
+  end)
+end)
