@@ -14,8 +14,8 @@
  *
  * The body goes one of three ways:
  *	buffered	(default) kept whole in reply->body, up to max_body
- *	streamed	(request.stream) taken piece by piece with http_take; when the taker is
- *slow, libcurl stops reading and the server feels it
+ *	streamed	(request.stream) taken piece by piece with http_take; a slow taker makes
+ *			libcurl stop reading, which the server feels
  *	saved		(request.stream, then http_save) written to a file as it comes
  *
  * A request is never silently sent twice.  libcurl repeats one by itself when a kept connection
