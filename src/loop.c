@@ -11,6 +11,7 @@
 #include "worker/loop.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@ struct loop_catcher {
 
 struct loop {
 	int epoll;
-	bool running, virtual;
+	bool running, virtual, coarse;
 	int outside;
 
 	struct loop_slot *slots; /* by fd */
@@ -346,12 +347,26 @@ static int64_t loop_patience(const struct loop *loop)
 	return least;
 }
 
+/* epoll_wait counts in milliseconds; rounding down would wake us early, again and again. */
+static int loop_wait_coarse(struct loop *loop, struct epoll_event *events, int64_t ns)
+{
+	int64_t ms = ns < 0 ? -1 : (ns + CLOCK_MS - 1) / CLOCK_MS;
+	return epoll_wait(loop->epoll, events, LOOP_EVENTS, ms > INT_MAX ? INT_MAX : (int)ms);
+}
+
 static int loop_wait(struct loop *loop, struct epoll_event *events, int64_t ns)
 {
 	struct timespec timeout = {.tv_sec = ns / CLOCK_SECOND, .tv_nsec = ns % CLOCK_SECOND};
 	if (ns != 0)
 		loop->waits++;
-	return epoll_pwait2(loop->epoll, events, LOOP_EVENTS, ns < 0 ? NULL : &timeout, NULL);
+	if (loop->coarse)
+		return loop_wait_coarse(loop, events, ns);
+	int n = epoll_pwait2(loop->epoll, events, LOOP_EVENTS, ns < 0 ? NULL : &timeout, NULL);
+	if (n == -1 && errno == ENOSYS) {
+		loop->coarse = true; /* a kernel before 5.11, or valgrind */
+		return loop_wait_coarse(loop, events, ns);
+	}
+	return n;
 }
 
 /* Virtual time: nothing is ready and nobody outside works for us, so the next thing to happen is

@@ -67,7 +67,9 @@ static int core_setup(lua_State *L)
 	for (int i = 0; format != NULL && format_names[i] != NULL; i++)
 		if (strcmp(format, format_names[i]) == 0)
 			log_format_set((enum log_format)i);
-	log_color_set(door_bool(L, 1, "color", false));
+	if (lua_getfield(L, 1, "color") == LUA_TBOOLEAN)
+		log_color_set(lua_toboolean(L, -1));
+	lua_pop(L, 1);
 	lua_Integer fd = door_integer(L, 1, "fd", 0, 1 << 20, -1);
 	if (fd >= 0)
 		log_fd_set((int)fd);

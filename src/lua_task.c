@@ -4,11 +4,11 @@
  *	task.self() -> handle or nil
  *	task.sleep(seconds)
  *	task.yield()                          let the others go first
- *	task.deadline(seconds) -> deadline    cancels the calling task then; deadline:mark(),
- *	                                      deadline:close() withdraws what was not yet raised
- *	task.signal() -> signal               signal:wait([seconds]) -> woken; signal:fire([n]) ->
- *count handle:join() -> ok, results or error handle:cancel(reason) handle:state() -> "ready" |
- *"running" | "parked" | "dead"
+ *	task.deadline(seconds [, real])       cancels the calling task then (real: by the real
+ *clock); deadline:mark(), deadline:close() withdraws what was not yet raised task.signal() ->
+ *signal               signal:wait([seconds]) -> woken; signal:fire([n]) -> count handle:join() ->
+ *ok, results or error handle:cancel(reason) handle:state() -> "ready" | "running" | "parked" |
+ *"dead"
  *
  * What people use (scopes, channels, within ...) is built from these in lua/worker/task.lua.
  */
@@ -117,6 +117,7 @@ static const struct door_type deadline_type = {
 static int core_deadline(lua_State *L)
 {
 	int64_t ns = door_nanos(L, 1);
+	bool real = lua_toboolean(L, 2);
 	struct task *task = task_running(L);
 	if (task == NULL)
 		return luaL_error(L, "a deadline needs a task");
@@ -124,7 +125,9 @@ static int core_deadline(lua_State *L)
 	lua_rawgetp(L, LUA_REGISTRYINDEX, task);
 	lua_setiuservalue(L, -2, 1);
 	deadline->loop = host_loop(L);
-	if (loop_timer_start(deadline->loop, &deadline->timer, ns, deadline_due, deadline) == -1)
+	int started = (real ? loop_timer_start_real : loop_timer_start)(
+		deadline->loop, &deadline->timer, ns, deadline_due, deadline);
+	if (started == -1)
 		return luaL_error(L, "out of memory for a timer");
 	deadline->task = task;
 	return 1;

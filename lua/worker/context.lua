@@ -9,7 +9,9 @@
 --   ctx.grace               seconds between TERM and KILL
 --   ctx.draining            a signal that fires when the worker is asked to stop
 --   ctx.server, ctx.id      the server's name, the job's id
+local fs = require "worker.fs"
 local joblog = require "worker.joblog"
+local spool = require "worker.spool"
 local sys = require "worker.core.sys"
 local text = require "worker.text"
 
@@ -17,6 +19,7 @@ local context = {}
 
 local GRACE = 5
 local KEEP = 64 * 1024
+local PRIVATE = 448 -- 0700
 
 -- Head and tail of each stream, for protocols that report output with the result.
 local function keeper(kept, bytes)
@@ -33,6 +36,15 @@ local function last_line(ctx)
   return data:match("([^\r\n]+)[\r\n]*$")
 end
 
+-- Where a job's output goes when the server is slower than the job.
+local function spool_of(server)
+  if not server.spool_dir then return nil end
+  return function()
+    fs.mkdir(server.spool_dir, { parents = true, mode = PRIVATE })
+    return spool.open(fs.join(server.spool_dir, text.random_id()), { ceiling = server.spool_most })
+  end
+end
+
 --- `context.new(server, job)`: the context of one job of one server.
 function context.new(server, job)
   local plugin = server.plugin
@@ -40,7 +52,7 @@ function context.new(server, job)
     server = server.name, id = job.id, workspace = server.workspace, secrets = {}, limits = {}, grace = server.grace or GRACE,
     draining = server.drain_signal, is_draining = function() return server.draining end,
     began = sys.mono(), kept = {},
-    joblog = plugin.log and joblog.new { batch = plugin.batch } or nil,
+    joblog = plugin.log and joblog.new { batch = plugin.batch, spool = spool_of(server) } or nil,
     last_line = last_line,
   }
   for _, value in ipairs(job.secrets or {}) do ctx.secrets[#ctx.secrets + 1] = value end

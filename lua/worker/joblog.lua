@@ -1,18 +1,21 @@
 -- joblog.lua: a job's output on its way from the executor to the server.
 --
 -- The executor's side writes; the shipper's side reads chunks in order and says when one has
--- arrived.  In between lies a queue with a ceiling: first memory, then (when the worker has a state
--- directory) a spool on disk that keeps head and tail and counts what it had to drop.  With neither
--- room nor spool, writing waits: the job then feels the slow server, but nothing is lost.
+-- arrived.  In between lies a queue in memory with a ceiling.  When it is full, what follows goes to
+-- a spool on disk, which keeps head and tail and counts what it had to drop, until the shipper has
+-- caught up; without a spool, writing waits: the job then feels the slow server.
 --
 -- A chunk is { stream=, offset=, text=, time= }: offset counts all bytes of the job's output before
 -- it, time is the wall clock when it was written.
+local err = require "worker.error"
+local log = require "worker.log"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
 
 local joblog = {}
 
 local MEMORY_MOST = 1024 * 1024
+local PIECE = 64 * 1024 -- what a spool takes at once
 local BATCH = { bytes = 64 * 1024, seconds = 0.2 }
 
 local methods = {}
@@ -34,8 +37,8 @@ function chunk_meta:lines()
   end
 end
 
---- `joblog.new(options)`: options: batch = { bytes=, seconds=, lines= }, spool = a worker.journal
--- spool or nil.
+--- `joblog.new(options)`: options: batch = { bytes=, seconds=, lines= }, spool = a function that opens
+-- a spool (see worker.spool), called when it is first needed; memory = bytes.
 function joblog.new(options)
   options = options or {}
   local batch = options.batch or {}
@@ -45,8 +48,8 @@ function joblog.new(options)
     lines_only = batch.lines,
     batch_bytes = batch.bytes or BATCH.bytes,
     batch_seconds = batch.seconds or BATCH.seconds,
-    spool = options.spool,
-    filled = task.signal(), emptied = task.signal(), shipped = task.signal(),
+    memory = options.memory or MEMORY_MOST, open_spool = options.spool,
+    filled = task.signal(), emptied = task.signal(),
   }, meta)
 end
 
@@ -62,15 +65,39 @@ local function push(self, stream, text)
   self.filled:fire()
 end
 
---- `joblog:write(stream, text)`: hand over output; waits while the queue is full.
+local function drop(self, size)
+  self.dropped = (self.dropped or 0) + size
+end
+
+-- The spool's offsets begin at 0 when it is first used; ours have come further by then.
+local function start_spool(self)
+  local ok, spool = pcall(self.open_spool)
+  if not ok then
+    if err.is(spool, "cancelled") then error(spool, 0) end
+    log.warn("spool.failed", "output waits in memory only: " .. tostring(spool))
+    self.open_spool = nil
+    return nil
+  end
+  self.spool, self.spool_base, self.spool_at = spool, self.written, 0
+  return spool
+end
+
+local function spill(self, stream, text)
+  local spool = self.spool or start_spool(self)
+  if not spool then return false end
+  for at = 1, #text, PIECE do spool:append(stream, text:sub(at, at + PIECE - 1), sys.wall()) end
+  self.written = self.written + #text
+  self.filled:fire()
+  return true
+end
+
+--- `joblog:write(stream, text)`: hand over output; waits while there is no room for it.
 function methods:write(stream, text)
   if #text == 0 then return end
-  if self.spool then return self:write_spool(stream, text) end
-  while self.held > MEMORY_MOST and not self.abandoned do self.emptied:wait() end
-  if self.abandoned then
-    self.dropped = (self.dropped or 0) + #text
-    return
-  end
+  if self.abandoned then return drop(self, #text) end
+  if self.open_spool and (self.spool or self.held > self.memory) and spill(self, stream, text) then return end
+  while self.held > self.memory and not self.abandoned do self.emptied:wait() end
+  if self.abandoned then return drop(self, #text) end
   push(self, stream, text)
 end
 
@@ -83,10 +110,10 @@ end
 --- `joblog:abandon()`: nobody will take the output any more; what comes is counted and dropped.
 function methods:abandon()
   self.abandoned = true
-  self.dropped = (self.dropped or 0) + self.held
+  drop(self, self.held)
+  self:forget_spool()
   self.queue, self.first, self.last, self.held = {}, 1, 0, 0
   self.emptied:fire(1 << 20)
-  self.shipped:fire(1 << 20)
 end
 
 -- Reading --------------------------------------------------------------------------------------------
@@ -110,7 +137,8 @@ end
 local function cut_at_line(self, text)
   local stop = text:match(".*()\n")
   if stop then return text:sub(1, stop) end
-  if #text >= self.batch_bytes or self.closed or self.first < self.last then return text end
+  local more_may_come = not self.closed and self.first == self.last and not self.spool
+  if #text >= self.batch_bytes or not more_may_come then return text end
   return nil
 end
 
@@ -131,6 +159,33 @@ local function take(self, size)
   self.emptied:fire(1 << 20)
 end
 
+-- Once the queue in memory is empty, its next part comes from the spool.
+local function refill(self)
+  local spool = self.spool
+  if not spool then return end
+  while self.held < self.batch_bytes do
+    local piece = spool:read(self.spool_at)
+    if not piece then break end
+    local text = piece.text
+    if piece.gap then
+      text = ("... %d bytes (%d lines) dropped ...\n"):format(piece.next - piece.offset, piece.lines or 0)
+    end
+    self.last = self.last + 1
+    self.queue[self.last] = { stream = piece.gap and "worker" or piece.stream, text = text,
+      offset = self.spool_base + piece.offset, time = piece.time or sys.wall() }
+    self.held = self.held + #text
+    self.spool_at = piece.next
+  end
+  spool:ack(self.spool_at)
+  if self.first > self.last then self:forget_spool() end
+end
+
+-- The shipper has caught up: from here on memory will do again.
+function methods:forget_spool()
+  if self.spool then self.spool:remove() end
+  self.spool = nil
+end
+
 -- A full batch goes at once, a smaller one after the batch's time.
 local function linger(self)
   local until_ = sys.mono() + self.batch_seconds
@@ -143,11 +198,13 @@ end
 --- `joblog:next()`: wait for a chunk; nil when the log is closed and everything was handed out.
 function methods:next()
   while true do
+    refill(self)
     while self.first > self.last do
       if self.closed then return nil end
       self.filled:wait()
+      refill(self)
     end
-    linger(self)
+    if not self.spool then linger(self) end
     local front, text = gather(self)
     if self.lines_only then text = cut_at_line(self, text) end
     if text then
@@ -161,12 +218,6 @@ end
 --- `joblog:arrived(chunk)`: the server has this chunk.
 function methods:arrived(chunk)
   if not self.abandoned then take(self, #chunk.text) end
-  if self.first > self.last then self.shipped:fire(1 << 20) end
-end
-
---- `joblog:wait_shipped()`: wait until everything written has arrived.
-function methods:wait_shipped()
-  while self.first <= self.last do self.shipped:wait() end
 end
 
 return joblog

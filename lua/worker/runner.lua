@@ -7,6 +7,7 @@
 --   HUP         (reserved for reloading) is told and ignored
 local agent = require "worker.agent"
 local err = require "worker.error"
+local fs = require "worker.fs"
 local log = require "worker.log"
 local record = require "worker.record"
 local sys = require "worker.core.sys"
@@ -31,7 +32,7 @@ local function new_server(conf, entry, shared)
     name = entry.name, plugin = entry.plugin, conf = entry.conf, slots = entry.slots,
     executor = entry.executor, policies = conf.policies, events = shared.events,
     record = entry.plugin.keeps_record and record.none() or shared.record,
-    workspace = conf.workspace, grace = conf.shutdown and conf.shutdown.grace,
+    workspace = conf.workspace, spool_dir = fs.join(conf.state, "spool"), grace = conf.shutdown and conf.shutdown.grace,
     watchers = shared.watchers,
   }
 end

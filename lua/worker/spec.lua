@@ -5,6 +5,7 @@
 -- describe or an it) that contains #realtime switches that off.
 --
 -- After each test nothing may be left: the counts of sys.live() must be what they were before.
+local core = require "worker.core.task"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
 
@@ -12,6 +13,7 @@ local spec = {}
 
 local LUA_PATH = "/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua;./?.lua"
 local SETTLE_TURNS = 400
+local HUNG = 300 -- real seconds after which a test is cancelled: nothing will come any more
 
 -- The C libraries that busted's helpers ask for are not in the binary; what is needed of them is.
 local function stand_ins()
@@ -92,7 +94,9 @@ local function wrap_it(busted, options)
       task.yield() -- each test has the whole time that Lua may run without waiting
       local before = counts()
       sys.virtual(not name:find("#realtime", 1, true))
+      local watchdog = core.deadline(HUNG, true)
       executor(element)
+      watchdog:close()
       for _, fn in ipairs(cleanups) do fn() end
       sys.virtual(false)
       local left = settle(before)
@@ -188,6 +192,7 @@ end
 --- `spec.run(paths, options)`: run the spec files; 0 when all passed, 1 otherwise, 2 when there was
 -- nothing to run.
 function spec.run(paths, options)
+  io.stdout:setvbuf("line")
   stand_ins()
   package.path = LUA_PATH
   local ok, make = pcall(require, "busted.core")

@@ -1,9 +1,9 @@
 -- worker run: work for the servers of the configuration, or for the one on the command line.
+local args = require "worker.args"
 local config = require "worker.config"
 local console = require "worker.console"
 local events = require "worker.events"
 local log = require "worker.log"
-local places = require "worker.places"
 local runner = require "worker.runner"
 local sys = require "worker.core.sys"
 
@@ -35,33 +35,23 @@ local command = {
   },
 }
 
--- Options that are fields of the configuration, by the name they have there.
-local FLAGS = { "protocol", "executor", "slots", "name", "state", "workspace", "shutdown_timeout" }
-
-local function flags_of(options)
-  local flags = {}
-  for _, name in ipairs(FLAGS) do
-    if options[name] ~= nil then flags[name] = tostring(options[name]) end
-  end
-  for _, group in ipairs { "protocol_flags", "executor_flags" } do
-    for path, value in pairs(options[group] or {}) do flags[path] = value end
-  end
-  return flags
-end
-
 local function tell(list, mark)
   for _, problem in ipairs(list) do io.stderr:write(mark, tostring(problem), "\n") end
 end
 
 --- Load the configuration the command line asks for; nil after the problems have been printed.
 function command.load(options, folders)
-  local conf, problems, warnings = config.load {
-    config = options.config, flags = flags_of(options), dirs = places.plugin_dirs(folders),
-    system_plugins = {},
-  }
+  local conf, problems, warnings = config.load(args.to_config(options, folders))
   tell(warnings or {}, "worker: warning: ")
   if not conf then tell(problems, "worker: ") end
   return conf
+end
+
+-- What the command line left open, the file may say.
+local function setup_log(conf, options)
+  local given = options.log_level or options.verbose or options.quiet
+  local format = not options.log_format and conf.log.format ~= "auto" and conf.log.format or nil
+  log.setup { level = not given and conf.log.level or nil, format = format }
 end
 
 local function begin(conf)
@@ -77,6 +67,7 @@ end
 function command.run(options, folders)
   local conf = command.load(options, folders)
   if not conf then return EXIT_CONFIG end
+  setup_log(conf, options)
   local shared = { events = events.new() }
   local terminal = sys.isatty(STDERR) and sys.env("TERM") ~= "dumb"
   shared.console = console.new(shared.events, {
