@@ -1,0 +1,109 @@
+-- link.lua: the link between one server and its protocol plugin: open, lose, open anew.
+--
+-- Whatever a plugin raises is judged here: again later, open anew, or stop working for this server.
+local err = require "worker.error"
+local log = require "worker.log"
+local retry = require "worker.retry"
+local task = require "worker.task"
+
+local link = {}
+
+local EXIT_UNAVAILABLE, EXIT_AUTH, EXIT_CONFIG = 69, 77, 78
+
+--- `link.emit(server, name, facts)`: an event of this server.
+function link.emit(server, name, facts)
+  facts.server = server.name
+  server.events:emit(name, facts)
+end
+
+--- `link.set_state(server, state)`: "opening", "ready" or "closed"; whoever waits for it wakes.
+function link.set_state(server, state)
+  server.state = state
+  server.changed:fire(1 << 20)
+end
+
+-- What an error of the server means for us.
+local function judge(why)
+  if err.is(why, "gone") then return "gone" end
+  if err.is(why, "http") and (why.status == 401 or why.status == 403) then return "refused" end
+  if err.is(why, "config") then return "refused" end
+  return "later"
+end
+
+local function fail_server(server, why, code)
+  server.failure = why
+  server.exit_code = code
+  log.error("server.stopped", ("%s: %s; this server is given up"):format(server.name, tostring(why)),
+    { server = server.name })
+  server:drain("the server refused us")
+end
+
+--- `link.report_bug(server, what, why)`: a plugin that failed by itself is told with its traceback.
+function link.report_bug(server, what, why)
+  if err.kind(why) ~= "bug" then return end
+  log.error("plugin.failed", ("%s: %s: %s"):format(server.name, what, tostring(why)),
+    { server = server.name, traceback = type(why) == "table" and why.traceback or nil })
+end
+
+--- `link.open(server)`: again and again until it works (true), the worker drains, or the server
+-- refuses us (false).
+function link.open(server)
+  for attempt in retry.attempts { first = 1, factor = 2, most = 60 } do
+    local ok, self = task.try(server.plugin.open, server.conf)
+    if ok then
+      server.self = self == nil and {} or self
+      server.trouble:worked { server = server.name }
+      link.set_state(server, "ready")
+      link.emit(server, "server.opened", {})
+      return true
+    end
+    link.report_bug(server, "open", self)
+    if judge(self) == "refused" then
+      fail_server(server, self, err.is(self, "config") and EXIT_CONFIG or EXIT_AUTH)
+      return false
+    end
+    if server.trouble:failed(self, { server = server.name }) then
+      link.emit(server, "server.lost", { error = self })
+    end
+    server.open_tries = (server.open_tries or 0) + 1
+    if server.max_open_tries and server.open_tries >= server.max_open_tries then
+      fail_server(server, self, EXIT_UNAVAILABLE)
+      return false
+    end
+    if not server:pause(attempt:delay(err.is(self) and self.retry_after or nil)) then return false end
+  end
+end
+
+--- `link.reopen(server, seen)`: the server said that it does not know us: open anew, once, however
+-- many tasks heard it; `seen` is what they talked to.
+function link.reopen(server, seen)
+  if server.self ~= seen then return end
+  while server.state == "opening" do
+    server.changed:wait()
+    if server.self ~= seen then return end
+  end
+  log.info("server.reopening", ("%s: the server no longer knows this worker; opening anew"):format(
+    server.name), { server = server.name })
+  link.set_state(server, "opening")
+  if not link.open(server) and server.state == "opening" then link.set_state(server, "closed") end
+end
+
+--- `link.wait_ready(server)`: wait until it is open (true), or will not be.
+function link.wait_ready(server)
+  while server.state == "opening" and not server.draining do server.changed:wait() end
+  return server.state == "ready"
+end
+
+--- `link.heard(server, what, why, seen)`: a call of the plugin failed: decide what that means.
+function link.heard(server, what, why, seen)
+  link.report_bug(server, what, why)
+  if judge(why) == "gone" then
+    link.reopen(server, seen)
+  elseif judge(why) == "refused" and what ~= "log" then
+    fail_server(server, why, EXIT_AUTH)
+  else
+    server.trouble:failed(what .. ": " .. tostring(why), { server = server.name })
+  end
+end
+
+return link

@@ -1,0 +1,178 @@
+-- work.lua: one job of one server, from its start to its accepted report.
+--
+-- While it runs, two tasks stand beside it: one keeps its lease (and ends the job when the server
+-- says so), one ships its log.  Whatever the executor raises becomes a result.
+local context = require "worker.context"
+local err = require "worker.error"
+local jobs = require "worker.job"
+local link = require "worker.link"
+local log = require "worker.log"
+local retry = require "worker.retry"
+local sys = require "worker.core.sys"
+local task = require "worker.task"
+
+local work = {}
+
+local BEAT_EVERY = 10
+local SHIP_GRACE = 30 -- how long a finished job waits for its log to arrive
+local FINISH_GONE_TRIES = 3
+
+-- The job's lease: ask now and then, and end the job when the server says so.
+local function keep_lease(server, job, ctx)
+  local every = job.beat_every or server.conf.beat or server.conf.heartbeat or BEAT_EVERY
+  while true do
+    task.sleep(every)
+    local seen = server.self
+    local ok, verdict = task.try(server.plugin.beat, seen, job)
+    if not ok then
+      link.heard(server, "beat", verdict, seen)
+    elseif verdict == "cancel" then
+      return ctx.cancel("cancelled")
+    elseif verdict == "lost" then
+      return ctx.cancel("lost")
+    end
+  end
+end
+
+-- Hand the log to the server, in order, each chunk until it has arrived or is refused for good.
+local function ship_log(server, job, ctx)
+  local backoff = { first = 0.5, factor = 2, most = 15 }
+  for chunk in function() return ctx.joblog:next() end do
+    for attempt in retry.attempts(backoff) do
+      local seen = server.self
+      local ok, why = task.try(server.plugin.log, seen, job, chunk)
+      if ok then break end
+      local verdict = retry.classify(why)
+      if verdict == "gone" then
+        link.reopen(server, seen)
+      elseif verdict ~= "retry" then
+        link.report_bug(server, "log", why)
+        log.warn("job.log_refused", ("job %s: the server refuses the log: %s"):format(job.id, tostring(why)),
+          { server = server.name, job = job.id })
+        return ctx.joblog:abandon()
+      end
+      attempt:wait(err.is(why) and why.retry_after or nil)
+    end
+    ctx.joblog:arrived(chunk)
+  end
+end
+
+-- Run the job and turn whatever happens into a result.
+local function verdict(server, job, ctx)
+  local ok, result = pcall(server.run, job, ctx)
+  if ok then return jobs.check_result(result) end
+  local kind = err.kind(result)
+  if kind == "cancelled" then
+    local reason = ctx.cancel_reason or result.reason
+    if reason == "lost" then return { state = "lost", reason = "the server gave the job to another worker" } end
+    return { state = "cancelled", reason = type(reason) == "string" and reason or "cancelled" }
+  end
+  if kind == "bug" or kind == "limit" then
+    log.error("job.error", ("job %s: %s"):format(job.id, tostring(result)),
+      { server = server.name, job = job.id, traceback = type(result) == "table" and result.traceback or nil })
+  end
+  return { state = "error", reason = tostring(result), code = kind == "spawn" and result.code or nil }
+end
+
+-- The scope of a running job: its lease, its log, and the run itself.
+local function run_in_scope(server, job, ctx)
+  local result
+  task.scope(function(scope)
+    local body = task.self()
+    function ctx.cancel(reason)
+      ctx.cancel_reason = ctx.cancel_reason or reason
+      if not ctx.over then body:cancel(reason) end
+    end
+    if ctx.cancel_reason then ctx.cancel(ctx.cancel_reason) end
+    if server.plugin.beat then scope:spawn(keep_lease, server, job, ctx) end
+    local shipper = ctx.joblog and scope:spawn(ship_log, server, job, ctx)
+    result = verdict(server, job, ctx)
+    ctx.over = true
+    if shipper then
+      ctx.joblog:close()
+      if not task.within(SHIP_GRACE, shipper.join, shipper) then
+        log.warn("job.log_late", ("job %s: its log did not reach the server in %d s"):format(job.id, SHIP_GRACE),
+          { server = server.name, job = job.id })
+      end
+    end
+  end)
+  return result
+end
+
+--- `work.finish(server, job, result)`: report, until the server has taken it or refuses it for good;
+-- whether there is nothing left to report.
+function work.finish(server, job, result)
+  if not server.plugin.finish then return true end
+  local ok, why = task.try(server.finish, job, result)
+  if ok then return true end
+  link.report_bug(server, "finish", why)
+  log.error("job.unreported", ("job %s: its result (%s) could not be reported: %s"):format(
+    job.id, result.state, tostring(why)), { server = server.name, job = job.id, state = result.state })
+  return retry.classify(why) ~= "retry"
+end
+
+--- `work.report(server, job, result)`: report once; a server that forgot us is opened anew, then told.
+function work.report(server, job, result)
+  for _ = 1, FINISH_GONE_TRIES do
+    local seen = server.self
+    local ok, why = task.try(server.plugin.finish, seen, job, result)
+    if ok then return why end
+    if not err.is(why, "gone") then error(why, 0) end
+    link.reopen(server, seen)
+  end
+  err.raise("transport", "the server keeps forgetting this worker")
+end
+
+local function complete(server, job, ctx, result)
+  result.output = result.output or context.output(ctx)
+  result.duration = sys.mono() - ctx.began
+  result.finished = sys.wall()
+  server.done = server.done + 1
+  link.emit(server, "job.finished", { job = job, ctx = ctx, result = result })
+  if result.state == "lost" then
+    server.record:forget(server, job)
+    return
+  end
+  server.record:result(server, job, result)
+  if work.finish(server, job, result) then server.record:forget(server, job) end
+  link.emit(server, "job.reported", { job = job, result = result })
+end
+
+local function prepare(server, job, ctx)
+  for _, slot in ipairs { "fetch", "start" } do
+    if server.plugin[slot] then
+      local ok, why = task.try(server.plugin[slot], server.self, job, ctx)
+      if not ok then
+        link.report_bug(server, slot, why)
+        return { state = "error", reason = slot .. ": " .. tostring(why) }
+      end
+    end
+  end
+end
+
+local function run(server, job)
+  local ctx = context.new(server, job)
+  server.contexts[job.id] = ctx
+  if server.cancelling then ctx.cancel(server.cancelling) end
+  link.emit(server, "job.started", { job = job, ctx = ctx })
+  local failed = prepare(server, job, ctx)
+  if failed then return complete(server, job, ctx, failed) end
+  server.record:started(server, job)
+  local result = run_in_scope(server, job, ctx)
+  complete(server, job, ctx, result)
+end
+
+--- `work.take(server, job, place)`: the task of one job; gives its place back at the end.
+function work.take(server, job, place)
+  local _ <close> = place
+  local ok, why = pcall(run, server, job)
+  server.jobs[job.id], server.contexts[job.id] = nil, nil
+  server.running = server.running - 1
+  server.changed:fire(1 << 20)
+  if not ok and not err.is(why, "cancelled") then
+    log.error("job.error", ("job %s: %s"):format(job.id, tostring(why)), { server = server.name, job = job.id,
+      traceback = type(why) == "table" and why.traceback or nil })
+  end
+end
+
+return work
