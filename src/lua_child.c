@@ -21,6 +21,7 @@
 
 /* --- the end --- */
 
+/* As soon as the child has them: a copy kept here would keep its output from ever ending. */
 static void process_close_theirs(struct process *process)
 {
 	for (int i = 0; i < 3; i++) {
@@ -30,6 +31,8 @@ static void process_close_theirs(struct process *process)
 	}
 }
 
+/* Releasing the spawn comes after the tree's end: until then the leader's number must stay taken.
+ */
 void lua_child_free(struct process *process)
 {
 	process_close_theirs(process);
@@ -83,9 +86,11 @@ void lua_child_end(struct process *process)
 /* Nothing can be left of a tree whose root is dead when nothing was adopted by us: the kernel gives
  * us the children of the dead.  One short file instead of a walk through /proc, which matters to a
  * worker that runs thousands of short jobs. */
-bool lua_child_empty(const struct process *process)
+bool lua_child_empty(struct process *process)
 {
-	return process->exited && !orphans_adopted();
+	if (!process->tree_empty)
+		process->tree_empty = process->exited && !orphans_adopted();
+	return process->tree_empty;
 }
 
 /* The handle goes; whoever still waits is told. */
@@ -113,6 +118,8 @@ void lua_child_abandon(struct process *process)
 
 /* --- output --- */
 
+/* The bytes are read here, when the task runs, straight into the one buffer there is: a thousand
+ * children with output waiting cost no memory but their pipes.  The streams take turns. */
 static int read_push(lua_State *co, void *op)
 {
 	static const char *const names[] = {"stdout", "stderr"};
@@ -143,6 +150,7 @@ static int read_push(lua_State *co, void *op)
 	return 2;
 }
 
+/* The first of the streams wakes the reader; the other one stays as it is, ready or armed. */
 static void reader_ready(void *arg)
 {
 	struct process *process = arg;
@@ -172,6 +180,7 @@ static void drain_due(void *arg)
 	reader_ready(process);
 }
 
+/* Counted from the exit, not from now: asking again does not win time. */
 static int start_drain(struct process *process)
 {
 	int64_t left = process->exited_at + process->drain_ns - clock_mono();
@@ -282,6 +291,8 @@ static void process_exited(struct process *process)
 	wake_all(process->host, &process->waiters, result_push);
 }
 
+/* Trees are opened at once, not when they have to be killed: whether an adopted process can be
+ * another job's depends on what other trees there are. */
 void lua_child_event(void *arg, enum spawn_event what)
 {
 	struct process *process = arg;
@@ -318,6 +329,7 @@ struct process *lua_child_new(lua_State *L, struct nursery *nursery, struct box 
 	return process;
 }
 
+/* Merged, both of the child's numbers are the same pipe, so the order of writes is kept. */
 int lua_child_pipes(struct process *process, struct spawn_request *request, bool merge,
 		    struct err *err)
 {
@@ -336,6 +348,7 @@ int lua_child_pipes(struct process *process, struct spawn_request *request, bool
 	return 0;
 }
 
+/* Bytes that are known beforehand go into a file in memory: nobody has to feed them. */
 int lua_child_input(struct process *process, struct spawn_request *request, const char *text,
 		    size_t length, bool piped, struct err *err)
 {

@@ -107,6 +107,7 @@ static void read_plan(lua_State *L, struct plan *plan)
 	plan->ceiling = (uint64_t)door_integer(L, 1, "output_limit", 0, INT64_MAX, 0);
 }
 
+/* Nothing that can raise happens in here, with pipes open. */
 static int process_start(struct process *process, struct plan *plan, struct err *err)
 {
 	if (lua_child_pipes(process, &plan->request, plan->merge, err) == -1 ||
@@ -120,6 +121,7 @@ static int process_start(struct process *process, struct plan *plan, struct err 
 	return process->spawn == NULL ? -1 : 0;
 }
 
+/* In the order of every door: all that may raise, the token, then what has to be undone. */
 static int core_spawn(lua_State *L)
 {
 	struct plan plan = {.piped = false};
@@ -150,6 +152,7 @@ static void reader_abort(void *op)
 		lua_child_disarm(process);
 }
 
+/* One reader: two would each get half of the bytes. */
 static int child_read(lua_State *L)
 {
 	struct process *process = to_process(L);
@@ -239,6 +242,7 @@ static struct waiter *waiter_new(lua_State *L)
 	return waiter;
 }
 
+/* Any number of tasks may wait, before and after the exit. */
 static int child_wait(lua_State *L)
 {
 	struct process *process = to_process(L);
@@ -251,6 +255,7 @@ static int child_wait(lua_State *L)
 
 /* --- signals --- */
 
+/* A tree may be empty, a leader dead: that is an answer, not an error. */
 static int child_signal(lua_State *L)
 {
 	struct process *process = to_process(L);

@@ -50,6 +50,7 @@ static struct {
 	struct list trees;
 	uint64_t reaped, random, serial;
 	size_t adopted; /* while they are being counted */
+	bool listed;	/* the kernel lists the children of a thread */
 	bool opened;
 	bool foreign; /* there were children before us */
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -253,15 +254,18 @@ static void count_unowned(pid_t pid)
 }
 
 /* The kernel gives the children of the dead to our first thread; what we clone ourselves from other
- * threads is not in its list. */
+ * threads is not in its list.  A kernel without such lists has to be believed to have adopted. */
 bool orphans_adopted(void)
 {
 	char tid[16], path[64];
 	snprintf(tid, sizeof tid, "%d", (int)getpid());
-	snprintf(path, sizeof path, "/proc/self/task/%s/children", tid);
 	table.adopted = 0;
 	each_child(tid, count_unowned);
-	return table.adopted > 0 || access(path, R_OK) == -1;
+	if (table.adopted > 0 || table.listed)
+		return table.adopted > 0;
+	snprintf(path, sizeof path, "/proc/self/task/%s/children", tid);
+	table.listed = access(path, R_OK) == 0;
+	return !table.listed;
 }
 
 /* --- trees without control groups --- */

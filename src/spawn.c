@@ -73,6 +73,7 @@ static void spawn_pump(struct spawner *spawner);
 
 /* --- the end of a child --- */
 
+/* In every state but SENT, when the thread still writes to the order. */
 static void spawn_free(struct spawn *child)
 {
 	list_remove(&child->link);
@@ -82,6 +83,7 @@ static void spawn_free(struct spawn *child)
 	free(child);
 }
 
+/* May free ${child}: nobody touches it after this. */
 static void spawn_failed(struct spawn *child, const char *step)
 {
 	child->state = CHILD_FAILED;
@@ -93,6 +95,8 @@ static void spawn_failed(struct spawn *child, const char *step)
 		child->event(child->arg, SPAWN_FAILED);
 }
 
+/* From here on the number may mean another process, so this is the last thing that happens; and it
+ * is owned until it is reaped, lest the reaper of strangers takes it. */
 static void spawn_reap(struct spawn *child)
 {
 	siginfo_t info;
@@ -129,13 +133,13 @@ static bool spawn_look(struct spawn *child)
 	return true;
 }
 
+/* The pidfd stays readable while the zombie lies there, so it is watched no longer. */
 static void spawn_exited(void *arg, uint32_t events)
 {
 	struct spawn *child = arg;
 	(void)events;
 	if (!spawn_look(child))
 		return;
-	/* The child's own copies are gone, but del comes before close everywhere. */
 	loop_fd_del(child->spawner->loop, &child->watch);
 	loop_outside(child->spawner->loop, -1);
 	child->state = CHILD_EXITED;
@@ -145,10 +149,12 @@ static void spawn_exited(void *arg, uint32_t events)
 		child->event(child->arg, SPAWN_EXITED);
 }
 
+/* The leader is named apart: one that is being traced, or that has changed its group (a shell can,
+ * on behalf of a child), is not reached through the group. */
 static void spawn_kill_group(const struct spawn *child)
 {
 	kill(-child->pid, SIGKILL);
-	syscall(SYS_pidfd_send_signal, child->pidfd, SIGKILL, NULL, 0);
+	kill(child->pid, SIGKILL);
 }
 
 void spawn_release(struct spawn *child)
@@ -165,7 +171,7 @@ void spawn_release(struct spawn *child)
 		spawn_kill_group(child);
 		break;
 	case CHILD_EXITED:
-		spawn_kill_group(child);
+		kill(-child->pid, SIGKILL);
 		spawn_reap(child);
 		break;
 	case CHILD_FAILED:
@@ -182,7 +188,7 @@ static void spawn_answer_failed(struct spawn *child, const struct spawn_order *o
 	spawn_failed(child, order->step);
 }
 
-/* It runs, but without an fd we cannot follow it. */
+/* It runs, but without an fd we cannot follow it.  Waiting here is short: it has been killed. */
 static void spawn_lost(struct spawn *child)
 {
 	siginfo_t info;
@@ -194,6 +200,8 @@ static void spawn_lost(struct spawn *child)
 	spawn_failed(child, "watch the child");
 }
 
+/* The order is ours again.  A caller who has gone meanwhile left it to us to end what came of it.
+ */
 static void spawn_answered(struct spawn_order *order, int pidfd)
 {
 	struct spawn *child = order->owner;
@@ -225,6 +233,7 @@ static void spawn_answered(struct spawn_order *order, int pidfd)
 		child->event(child->arg, SPAWN_STARTED);
 }
 
+/* The pidfd is missing from an answer when our own table of files was full as it came. */
 static bool spawner_receive(const struct spawner *spawner, struct spawn_order **order, int *pidfd)
 {
 	union {
@@ -288,6 +297,8 @@ static void spawn_failed_late(void *arg)
 	spawn_failed(arg, "pass the files");
 }
 
+/* What is passed is the address: both sides live in the same memory.  The files travel as copies,
+ * so the caller may close its own as soon as this has returned. */
 static int spawner_hand_over(struct spawner *spawner, struct spawn *child)
 {
 	if (spawner_send(spawner, child->order) == -1)
@@ -391,6 +402,8 @@ static void spawner_abandon(struct spawner *spawner)
 	}
 }
 
+/* Killed children are waited for, since their zombies would be our adopter's problem; but not for
+ * ever: one may hang in a dead network file system. */
 void spawn_shut(struct spawner *spawner)
 {
 	spawner_abandon(spawner);
@@ -398,7 +411,6 @@ void spawn_shut(struct spawner *spawner)
 		struct spawn *child = container_of(spawner->children.next, struct spawn, link);
 		struct pollfd wait = {.fd = child->pidfd, .events = POLLIN};
 		if (child->state == CHILD_RUNNING && poll(&wait, 1, SPAWN_LAST_WAIT_MS) == 0) {
-			/* It hangs inside the kernel: leave it to whoever adopts it. */
 			loop_fd_del(spawner->loop, &child->watch);
 			loop_outside(spawner->loop, -1);
 			child->state = CHILD_EXITED;
@@ -435,14 +447,15 @@ const struct err *spawn_failure(const struct spawn *child, const char **step)
 	return &child->failure;
 }
 
+/* By number, which is safe: it is not reaped before it is released, so the number is its own. */
 int spawn_signal(struct spawn *child, int signo, bool group, struct err *err)
 {
 	bool there = child->state == CHILD_RUNNING || child->state == CHILD_EXITED;
 	if (!there || (!group && child->state == CHILD_EXITED))
 		return err_set(err, ESRCH, "signal %d: the process is not running", signo);
-	int n = group ? kill(-child->pid, signo)
-		      : (int)syscall(SYS_pidfd_send_signal, child->pidfd, signo, NULL, 0);
-	return n == -1 ? err_errno(err, "signal %d to process %d", signo, (int)child->pid) : 0;
+	if (kill(group ? -child->pid : child->pid, signo) == -1)
+		return err_errno(err, "signal %d to process %d", signo, (int)child->pid);
+	return 0;
 }
 
 size_t spawn_count(const struct spawner *spawner)

@@ -57,12 +57,15 @@ CHILD static void child_reset_signals(void)
 		syscall(SYS_rt_sigaction, signo, &action, NULL, sizeof action.mask);
 }
 
+/* All were blocked since before the clone, so that no handler of the worker's ever ran in here.
+ * What has come meanwhile is delivered now, with its default effect. */
 CHILD static void child_unblock_signals(void)
 {
 	uint64_t none = 0;
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
+/* A file of the kernel takes a value whole or not at all. */
 CHILD static int child_write(int fd, const char *text, size_t n)
 {
 	return write(fd, text, n) == (ssize_t)n ? 0 : -1;
@@ -83,6 +86,7 @@ CHILD static void child_enter_cgroups(const struct spawn_birth *birth)
 		child_fail(birth, SPAWN_STEP_CGROUP, (int)order->request.place_count);
 }
 
+/* snprintf may allocate and takes locks. */
 CHILD static size_t child_decimal(char *out, int value)
 {
 	char digits[12];
@@ -98,6 +102,7 @@ CHILD static size_t child_decimal(char *out, int value)
 	return length;
 }
 
+/* "self" is the child: the kernel leaves a worker that shares its memory by vfork alone. */
 CHILD static void child_set_oom(const struct spawn_birth *birth)
 {
 	int wanted = birth->order->request.oom_score_adj;
@@ -159,6 +164,7 @@ CHILD static void child_place_files(const struct spawn_birth *birth)
 	}
 }
 
+/* Groups first, user last: each step gives up the right to make the one before. */
 CHILD static void child_become(const struct spawn_birth *birth)
 {
 	const struct spawn_order *order = birth->order;

@@ -24,6 +24,7 @@ struct arena {
 	size_t pointer_count, text_size;
 };
 
+/* Each of these returns NULL while only counting, so callers store results only with memory. */
 static const char *arena_text(struct arena *arena, const char *text, size_t n)
 {
 	char *copy = arena->text;
@@ -52,6 +53,7 @@ static const char **arena_pointers(struct arena *arena, size_t n)
 	return pointers;
 }
 
+/* The pointers come first, then the text they point to, as the two live in different areas. */
 static const char **arena_vector(struct arena *arena, const char *const *strings)
 {
 	size_t n = 0;
@@ -80,6 +82,7 @@ static const char *arena_joined(struct arena *arena, const char *dir, size_t n, 
 	return path;
 }
 
+/* A name with a slash is the path itself, as in every shell. */
 static const char **arena_paths(struct arena *arena, const char *name, const char *path)
 {
 	if (strchr(name, '/') != NULL) {
@@ -116,6 +119,7 @@ static void order_fill(struct spawn_order *order, struct arena *arena,
 	order->request.path = arena_string(arena, path);
 }
 
+/* A request that cannot be carried out is refused before anything is done for it. */
 struct spawn_order *spawn_order_new(const struct spawn_request *request, struct err *err)
 {
 	if (request->argv == NULL || request->argv[0] == NULL || request->argv[0][0] == '\0') {

@@ -81,6 +81,7 @@ static const char *limit_name(int resource)
 	return names[resource];
 }
 
+/* The step is worded here, where the order is at hand: the child can only leave a number. */
 static void thread_failed(struct spawn_order *order, enum spawn_step step, int code, int detail)
 {
 	const struct spawn_request *request = &order->request;
@@ -101,6 +102,7 @@ static void thread_failed(struct spawn_order *order, enum spawn_step step, int c
 
 /* --- who to become --- */
 
+/* Only digits: a user called "1000x" is looked up by name. */
 static bool thread_number(const char *text, unsigned *number)
 {
 	char *end;
@@ -118,6 +120,8 @@ static int thread_lookup_failed(struct spawn_order *order, const char *what, con
 	return -1;
 }
 
+/* The _r functions, as other threads may look up names too.  The room is for one entry; a group
+ * with more members than fit is refused with ERANGE and not cut. */
 static int thread_find_group(struct spawn_order *order)
 {
 	const char *name = order->request.group;
@@ -177,6 +181,8 @@ static void thread_spare_switch(struct spawn_order *order)
 
 /* --- one order --- */
 
+/* Some errors are worth a second way: clone3 hides its flags from filters of system calls, which
+ * therefore refuse it altogether.  The child then enters its v2 group by itself. */
 static pid_t thread_clone(struct spawn_thread *self, struct spawn_birth *birth, int *pidfd)
 {
 	if (!birth->order->request.plain && !self->no_clone3) {
@@ -234,6 +240,7 @@ static int thread_birth(struct spawn_thread *self, struct spawn_order *order)
 	return -1;
 }
 
+/* The groups' room is one for all orders: there is one at a time. */
 static int thread_obey(struct spawn_thread *self, struct spawn_order *order)
 {
 	order->groups = self->groups;
@@ -288,6 +295,7 @@ static bool thread_receive(struct spawn_thread *self, struct spawn_order **order
 	return true;
 }
 
+/* The loop may have gone (EPIPE): then nobody waits for the answer. */
 static void thread_answer(const struct spawn_thread *self, struct spawn_order *order, int pidfd)
 {
 	union {
@@ -356,6 +364,8 @@ static void *thread_main(void *arg)
 
 /* --- beginning and end --- */
 
+/* A service manager may have told the kernel to spare the worker when memory runs out; a job that
+ * inherited this would make the kernel kill everybody else first. */
 static bool thread_is_protected(void)
 {
 	char text[16] = "";
@@ -367,6 +377,7 @@ static bool thread_is_protected(void)
 	return n > 0 && text[0] == '-';
 }
 
+/* The children's stack has a guard: running into the worker's heap would go unnoticed. */
 static int thread_map(struct spawn_thread *self)
 {
 	size_t size = CHILD_GUARD + CHILD_STACK;

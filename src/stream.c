@@ -27,14 +27,11 @@ int stream_pipe(int fds[2], enum stream_end end, struct err *err)
 {
 	if (pipe2(fds, O_CLOEXEC) == -1)
 		return err_errno(err, "pipe");
-	int ours = end == STREAM_WE_READ ? fds[0] : fds[1];
-	fcntl(ours, F_SETFL, O_NONBLOCK);
-	/* A user without privileges has a quota for this; the usual 64 KiB work too. */
-	if (end == STREAM_WE_READ)
-		fcntl(ours, F_SETPIPE_SZ, STREAM_PIPE);
+	fcntl(end == STREAM_WE_READ ? fds[0] : fds[1], F_SETFL, O_NONBLOCK);
 	return 0;
 }
 
+/* Sealed: the child cannot change what it reads, nor grow it at our expense. */
 static int memory_fill(int fd, const char *data, size_t n)
 {
 	while (n > 0) {
@@ -72,6 +69,7 @@ void stream_reader_open(struct stream_reader *reader, struct loop *loop, int fd,
 		.loop = loop, .fd = fd, .ready = ready, .arg = arg, .open = true};
 }
 
+/* Disarmed first: the owner may arm it again from within. */
 static void reader_tell(void *arg)
 {
 	struct stream_reader *reader = arg;
@@ -79,11 +77,22 @@ static void reader_tell(void *arg)
 	reader->ready(reader->arg);
 }
 
+/* A large pipe takes time to make, and most children write little: only a stream that has shown to
+ * need one gets it.  A user without privileges has a quota for this; the usual 64 KiB work too. */
+static bool reader_has_much(struct stream_reader *reader)
+{
+	bool much = stream_reader_held(reader) >= STREAM_GOOD;
+	if (much && !reader->large)
+		fcntl(reader->fd, F_SETPIPE_SZ, STREAM_PIPE);
+	reader->large = reader->large || much;
+	return much;
+}
+
 static void reader_event(void *arg, uint32_t events)
 {
 	struct stream_reader *reader = arg;
 	bool over = (events & (EPOLLHUP | EPOLLERR)) != 0;
-	if (!over && stream_reader_held(reader) < STREAM_GOOD &&
+	if (!over && !reader_has_much(reader) &&
 	    loop_timer_start(reader->loop, &reader->pause, STREAM_PAUSE, reader_tell, reader) == 0)
 		return;
 	reader_tell(reader);
@@ -136,6 +145,8 @@ static size_t reader_keep(struct stream_reader *reader, size_t n)
 	return (size_t)room;
 }
 
+/* A full room means that there is more, or that there is exactly nothing more; the next read
+ * finds out.  Errors other than EAGAIN end the stream: a pipe has none that pass. */
 size_t stream_reader_read(struct stream_reader *reader, char *room, size_t size)
 {
 	ssize_t n;
@@ -189,6 +200,7 @@ static int writer_push(struct stream_writer *writer)
 	return 1;
 }
 
+/* Cancelled before it is told, as the owner may send again or close. */
 static void writer_event(void *arg, uint32_t events)
 {
 	struct stream_writer *writer = arg;
@@ -201,6 +213,7 @@ static void writer_event(void *arg, uint32_t events)
 	writer->done(writer->arg, code);
 }
 
+/* Tried at once: a pipe has room most of the time, and then nobody needs to wait. */
 int stream_writer_send(struct stream_writer *writer, const void *data, size_t size,
 		       void (*done)(void *arg, int code), void *arg, struct err *err)
 {

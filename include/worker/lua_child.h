@@ -74,7 +74,7 @@ struct process {
 	int64_t drain_ns, exited_at;
 
 	struct orphans_tree tree;
-	bool tree_open, tree_ending;
+	bool tree_open, tree_ending, tree_empty; /* empty once is empty for ever */
 };
 
 /* lua_child_new(L, nursery, box): attached to its handle; raises when out of memory. */
@@ -101,7 +101,7 @@ void lua_child_disarm(struct process *process);
 
 /* lua_child_empty(process): nothing can be left of its tree.  lua_child_end(process): KILL for the
  * tree, pass after pass; wakes the enders. */
-bool lua_child_empty(const struct process *process);
+bool lua_child_empty(struct process *process);
 void lua_child_end(struct process *process);
 
 /* lua_child_abandon(process): the handle goes.  Who waits is told; what lives is killed; the

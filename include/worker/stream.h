@@ -38,6 +38,7 @@ struct stream_reader {
 	void *arg;
 	int fd;
 	bool open, armed;
+	bool large;	  /* its pipe has been made large */
 	bool full;	  /* the last read filled its room: there is more */
 	uint64_t bytes;	  /* read so far */
 	uint64_t ceiling; /* bytes handed out at most, 0 for no limit: the rest is read and dropped
@@ -45,8 +46,8 @@ struct stream_reader {
 	uint64_t dropped;
 };
 
-/* stream_pipe(fds, end, err): a pipe as large as the system lets us have it; ${fds}[0] is read
- * from. Our end does not block, the other one does.  Both are close-on-exec. */
+/* stream_pipe(fds, end, err): a pipe; ${fds}[0] is the end one reads from.  Our end does not block,
+ * the other one does.  Both are close-on-exec. */
 int stream_pipe(int fds[2], enum stream_end end, struct err *err);
 
 /* stream_memory(data, n, err): a sealed file in memory with these bytes, read from the start: the
