@@ -11,27 +11,21 @@
 #include "worker/journal.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "worker/aside.h"
 #include "worker/journal_commit.h"
 #include "worker/journal_compact.h"
 #include "worker/journal_index.h"
-#include "worker/lock.h"
+#include "worker/journal_store.h"
 #include "worker/log.h"
 
 struct journal {
 	struct journal_options options;
-	char *name, *temp;
-	int dir, lock, fd;
-	uint32_t salt;
-	uint64_t end, reserved; /* of the file's good part; of the disk space that is ours */
+	struct journal_store store;
+	uint64_t reserved; /* up to here the disk space is ours */
 	struct journal_index index;
 	struct list queue;
 
@@ -54,6 +48,7 @@ static void journal_pump(struct journal *journal);
 
 /* --- commit --- */
 
+/* Its own memory may be gone when done() returns: ${op} is not touched afterwards. */
 static void journal_tell(struct journal *journal, struct journal_op *op, const struct err *failure)
 {
 	if (failure != NULL)
@@ -69,6 +64,8 @@ static void journal_refuse(struct journal *journal, const struct err *failure)
 	journal_tell(journal, op, failure);
 }
 
+/* One record of the batch is written or is not: the index first, so that whoever is told finds what
+ * he has put. */
 static void commit_settle(struct journal *journal, struct journal_item *item)
 {
 	struct err err;
@@ -83,6 +80,7 @@ static void commit_settle(struct journal *journal, struct journal_item *item)
 		journal_tell(journal, item->op, failure ? &err : NULL);
 }
 
+/* A batch of which nothing could be written was not synced either. */
 static void commit_count(struct journal_stats *stats, int64_t ns)
 {
 	if (ns == 0)
@@ -99,11 +97,13 @@ static bool commit_run(void *arg)
 	return false;
 }
 
+/* The end of the file moves here and nowhere else: after a failed sync it is where it was before
+ * the batch, and what may be behind it is overwritten. */
 static void commit_done(void *arg)
 {
 	struct journal *journal = arg;
 	struct journal_commit *commit = &journal->commit;
-	journal->end = commit->end;
+	journal->store.end = commit->end;
 	journal->reserved = commit->reserved;
 	commit_count(&journal->stats, commit->sync_ns);
 	if (commit->failure != 0)
@@ -143,13 +143,14 @@ static bool journal_has_room(const struct journal *journal, const struct journal
 	return true;
 }
 
+/* Whoever cannot be written at all is told now, and the next one gets its chance. */
 static void commit_fill(struct journal *journal)
 {
 	struct journal_commit *commit = &journal->commit;
 	struct err err;
 	while (!list_empty(&journal->queue) && !journal_commit_full(commit)) {
 		struct journal_op *op = container_of(journal->queue.next, struct journal_op, link);
-		uint64_t used = journal->end + buf_size(&commit->data);
+		uint64_t used = journal->store.end + buf_size(&commit->data);
 		if (!journal_has_room(journal, op, used, &err)) {
 			/* When this batch is through there may be room: next time. */
 			if (commit->count > 0)
@@ -158,7 +159,7 @@ static void commit_fill(struct journal *journal)
 			continue;
 		}
 		struct journal_item *item =
-			journal_commit_add(commit, &op->record, journal->salt, &err);
+			journal_commit_add(commit, &op->record, journal->store.salt, &err);
 		if (item == NULL) {
 			journal_refuse(journal, &err);
 			continue;
@@ -166,6 +167,7 @@ static void commit_fill(struct journal *journal)
 		list_remove(&op->link);
 		item->op = op;
 		op->item = item;
+		commit->durable = commit->durable || !op->lazy;
 	}
 }
 
@@ -176,10 +178,11 @@ static bool commit_start(struct journal *journal)
 	commit_fill(journal);
 	if (commit->count == 0)
 		return false;
-	commit->fd = journal->fd;
-	commit->dir = journal->dir;
-	commit->end = journal->end;
+	commit->fd = journal->store.fd;
+	commit->dir = journal->store.dir;
+	commit->end = journal->store.end;
 	commit->reserved = journal->reserved;
+	/* The name of the file is not safe yet: then no record in it is. */
 	commit->sync_dir = journal->dir_unsynced;
 	aside_start(journal->aside, &journal->job, commit_run, commit_done, journal);
 	return true;
@@ -187,9 +190,10 @@ static bool commit_start(struct journal *journal)
 
 /* --- compaction --- */
 
+/* Bytes that only a compaction gives back; drop records are dead from the beginning. */
 static uint64_t journal_dead(const struct journal *journal)
 {
-	return journal->end - JOURNAL_FILE_HEADER - journal->index.bytes;
+	return journal->store.end - JOURNAL_FILE_HEADER - journal->index.bytes;
 }
 
 /* Whether the first of the queue would fit if the dead records were gone. */
@@ -199,27 +203,30 @@ static bool journal_is_tight(const struct journal *journal)
 		return false;
 	const struct journal_op *op = container_of(journal->queue.next, struct journal_op, link);
 	uint64_t compacted = JOURNAL_FILE_HEADER + journal->index.bytes;
-	return !journal_has_room(journal, op, journal->end, NULL) &&
+	return !journal_has_room(journal, op, journal->store.end, NULL) &&
 	       journal_has_room(journal, op, compacted, NULL);
 }
 
+/* Copying costs what is live and gains what is dead, so it pays from half and half on: then every
+ * byte put is copied once on average, however long the worker runs. */
 static bool journal_wants_compact(const struct journal *journal)
 {
 	if (journal->rewrite && (journal->rewrite_now || !list_empty(&journal->queue)))
 		return true;
-	if (journal->end > journal->options.compact_bytes && journal->end > journal->patience &&
-	    journal_dead(journal) > journal->index.bytes)
+	if (journal->store.end > journal->options.compact_bytes &&
+	    journal->store.end > journal->patience && journal_dead(journal) > journal->index.bytes)
 		return true;
 	return journal_is_tight(journal);
 }
 
+/* The new file has the name now, so it is the journal, whatever else went wrong. */
 static void compact_swap(struct journal *journal)
 {
 	struct journal_compact *compact = &journal->compact;
 	journal_compact_apply(compact, &journal->index);
-	close(journal->fd);
-	journal->fd = compact->fd;
-	journal->end = compact->end;
+	close(journal->store.fd);
+	journal->store.fd = compact->fd;
+	journal->store.end = compact->end;
 	journal->reserved = 0;
 	journal->dir_unsynced = compact->dir_unsynced;
 	journal->rewrite = journal->rewrite_now = false;
@@ -237,7 +244,7 @@ static void compact_failed(struct journal *journal)
 	bool tight = journal_is_tight(journal);
 	log_at(LOG_LEVEL_WARN, "journal.compact_failed", "compacting %s: %s", journal->options.path,
 	       err->text);
-	journal->patience = journal->end + journal->end / 4;
+	journal->patience = journal->store.end + journal->store.end / 4;
 	journal->rewrite_now = false;
 	if (journal->rewrite)
 		while (!list_empty(&journal->queue))
@@ -276,18 +283,18 @@ static bool compact_start(struct journal *journal)
 {
 	struct journal_compact *compact = &journal->compact;
 	if (!compact->active) {
-		*compact = (struct journal_compact){.dir = journal->dir,
-						    .name = journal->name,
-						    .temp = journal->temp,
-						    .from = journal->fd,
-						    .salt = journal->salt,
-						    .until = journal->end};
+		*compact = (struct journal_compact){.dir = journal->store.dir,
+						    .name = journal->store.name,
+						    .temp = journal->store.temp,
+						    .from = journal->store.fd,
+						    .salt = journal->store.salt,
+						    .until = journal->store.end};
 		if (journal_compact_begin(compact, &journal->index) == -1) {
 			compact_settle(journal);
 			return false;
 		}
 	}
-	compact->stop = journal->end;
+	compact->stop = journal->store.end;
 	aside_start(journal->aside, &journal->job, compact_run, compact_done, journal);
 	return true;
 }
@@ -316,142 +323,27 @@ static void journal_pump(struct journal *journal)
 
 /* --- opening --- */
 
-static int journal_names(struct journal *journal, const char *path, struct err *err)
+static void journal_free(struct journal *journal)
 {
-	const char *slash = strrchr(path, '/');
-	const char *name = slash ? slash + 1 : path;
-	char *dir = slash ? strndup(path, slash > path ? (size_t)(slash - path) : 1) : strdup(".");
-	journal->options.path = strdup(path);
-	journal->name = strdup(name);
-	if (asprintf(&journal->temp, "%s.new", name) == -1)
-		journal->temp = NULL;
-	if (dir == NULL || !journal->options.path || !journal->name || !journal->temp) {
-		free(dir);
-		return err_set(err, ENOMEM, "out of memory opening a journal");
-	}
-	journal->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (journal->dir == -1)
-		err_errno(err, "opening directory %s", dir);
-	free(dir);
-	return journal->dir == -1 ? -1 : 0;
-}
-
-static int journal_own(struct journal *journal, struct err *err)
-{
-	char lock[300];
-	if (snprintf(lock, sizeof lock, "%s.lock", journal->name) >= (int)sizeof lock)
-		return err_set(err, ENAMETOOLONG, "%s: the name is too long", journal->name);
-	journal->lock = lock_take(journal->dir, lock, false, err);
-	if (journal->lock == -1)
-		return err_wrap(err, "journal %s", journal->options.path);
-	unlinkat(journal->dir, journal->temp, 0);
-	return 0;
-}
-
-static int journal_create(struct journal *journal, struct err *err)
-{
-	if (getrandom(&journal->salt, sizeof journal->salt, 0) == -1)
-		return err_errno(err, "getrandom");
-	if (ftruncate(journal->fd, 0) == -1)
-		return err_errno(err, "truncating %s", journal->options.path);
-	if (journal_file_create(journal->fd, journal->salt, err) == -1)
-		return err_wrap(err, "%s", journal->options.path);
-	if (fsync(journal->fd) == -1 || fsync(journal->dir) == -1)
-		return err_errno(err, "syncing %s", journal->options.path);
-	journal->end = JOURNAL_FILE_HEADER;
-	return 0;
-}
-
-static int journal_visit(void *arg, const struct journal_file_record *record, uint64_t offset)
-{
-	struct journal *journal = arg;
-	if (record->op == JOURNAL_FILE_DROP) {
-		journal_index_drop(&journal->index, record->key, record->key_length);
-		return 0;
-	}
-	struct journal_entry *entry =
-		journal_index_entry(record->kind, record->kind_length, record->key,
-				    record->key_length, (uint32_t)record->payload_length);
-	if (entry == NULL)
-		return -1;
-	entry->offset = offset;
-	journal_index_add(&journal->index, entry);
-	return 0;
-}
-
-/* Keep what the file was under another name, and write the good records into a new one. */
-static void journal_keep_damaged(struct journal *journal)
-{
-	char name[300];
-	snprintf(name, sizeof name, "%.255s.damaged", journal->name);
-	unlinkat(journal->dir, name, 0);
-	if (linkat(journal->dir, journal->name, journal->dir, name, 0) == -1)
-		log_at(LOG_LEVEL_WARN, "journal.keep_failed", "keeping %s aside: %s", name,
-		       strerror(errno));
-	journal->rewrite = journal->rewrite_now = true;
-}
-
-static int journal_load(struct journal *journal, uint64_t size, struct journal_report *report,
-			struct err *err)
-{
-	struct journal_file_scan *scan = &report->scan;
-	int known = journal_file_check(journal->fd, &journal->salt, err);
-	if (known == -1)
-		return err_wrap(err, "%s", journal->options.path);
-	if (known == 0 && size > JOURNAL_FILE_HEADER)
-		return err_set(err, EBADMSG, "%s: its header is zero; move it out of the way",
-			       journal->options.path);
-	if (known == 0) {
-		scan->cut = size;
-		return journal_create(journal, err);
-	}
-	if (journal_file_read(journal->fd, size, journal->salt, journal_visit, journal, scan,
-			      err) == -1)
-		return err_wrap(err, "%s", journal->options.path);
-	journal->end = scan->end;
-	if (scan->damaged > 0)
-		journal_keep_damaged(journal);
-	if (scan->cut > 0 && ftruncate(journal->fd, (off_t)scan->end) == -1)
-		return err_errno(err, "truncating %s", journal->options.path);
-	return 0;
+	journal_store_close(&journal->store);
+	journal_index_free(&journal->index);
+	journal_commit_free(&journal->commit);
+	free(journal);
 }
 
 static int journal_start(struct journal *journal, struct loop *loop, struct journal_report *report,
 			 struct err *err)
 {
-	const char *path = journal->options.path;
-	struct stat st;
-	if (journal_names(journal, path, err) == -1 || journal_own(journal, err) == -1)
+	if (journal_store_open(&journal->store, journal->options.path, &journal->index,
+			       &report->scan, err) == -1)
 		return -1;
-	journal->fd = openat(journal->dir, journal->name,
-			     O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-	if (journal->fd == -1 || fstat(journal->fd, &st) == -1)
-		return err_errno(err, "opening %s", path);
-	if (!S_ISREG(st.st_mode))
-		return err_set(err, EINVAL, "%s is not a regular file", path);
-	if ((st.st_mode & 0777) != 0600 && fchmod(journal->fd, 0600) == -1)
-		return err_errno(err, "making %s private", path);
-	if (journal_load(journal, (uint64_t)st.st_size, report, err) == -1)
-		return -1;
+	journal->options.path = journal->store.path; /* the caller's may go */
+	/* The damage is kept aside; the good records go into a new file, also with nobody waiting.
+	 */
+	journal->rewrite = journal->rewrite_now = report->scan.damaged > 0;
 	report->records = journal->index.count;
 	journal->aside = aside_open(loop, "worker:journal", err);
 	return journal->aside == NULL ? -1 : 0;
-}
-
-static void journal_free(struct journal *journal)
-{
-	if (journal->fd != -1)
-		close(journal->fd);
-	if (journal->lock != -1)
-		close(journal->lock);
-	if (journal->dir != -1)
-		close(journal->dir);
-	journal_index_free(&journal->index);
-	journal_commit_free(&journal->commit);
-	free((char *)journal->options.path);
-	free(journal->name);
-	free(journal->temp);
-	free(journal);
 }
 
 struct journal *journal_open(struct loop *loop, const struct journal_options *options,
@@ -464,7 +356,6 @@ struct journal *journal_open(struct loop *loop, const struct journal_options *op
 		return NULL;
 	}
 	journal->options = *options;
-	journal->fd = journal->lock = journal->dir = -1;
 	journal_index_init(&journal->index);
 	journal_commit_init(&journal->commit);
 	list_init(&journal->queue);
@@ -479,6 +370,7 @@ struct journal *journal_open(struct loop *loop, const struct journal_options *op
 void journal_close(struct journal *journal)
 {
 	struct err err;
+	/* Set first: closing the thread delivers what is done, and that would begin the next. */
 	journal->closing = true;
 	aside_close(journal->aside);
 	if (journal->compact.active)
@@ -546,12 +438,12 @@ const char *journal_read(const struct journal *journal, const struct journal_ent
 {
 	struct journal_file_record record;
 	size_t size = (size_t)journal_entry_size(entry);
-	ssize_t got = pread(journal->fd, room, size, (off_t)entry->offset);
+	ssize_t got = pread(journal->store.fd, room, size, (off_t)entry->offset);
 	if (got == -1) {
 		err_errno(err, "reading %s", journal->options.path);
 		return NULL;
 	}
-	if (journal_file_decode(room, (size_t)got, journal->salt, &record) != size) {
+	if (journal_file_decode(room, (size_t)got, journal->store.salt, &record) != size) {
 		err_set(err, EBADMSG, "%s: the record at byte %llu is damaged",
 			journal->options.path, (unsigned long long)entry->offset);
 		return NULL;
@@ -563,7 +455,7 @@ struct journal_stats journal_stats(const struct journal *journal)
 {
 	struct journal_stats stats = journal->stats;
 	stats.records = journal->index.count;
-	stats.file_bytes = journal->end;
+	stats.file_bytes = journal->store.end;
 	stats.live_bytes = journal->index.bytes;
 	for (const struct list *node = journal->queue.next; node != &journal->queue;
 	     node = node->next)

@@ -22,6 +22,7 @@
 void journal_commit_init(struct journal_commit *commit)
 {
 	commit->count = 0;
+	commit->durable = false;
 	buf_init(&commit->data, COMMIT_DATA_MOST);
 }
 
@@ -33,6 +34,7 @@ void journal_commit_free(struct journal_commit *commit)
 void journal_commit_reset(struct journal_commit *commit)
 {
 	commit->count = 0;
+	commit->durable = false;
 	commit->failure = 0;
 	commit->sync_ns = 0;
 	buf_consume(&commit->data, buf_size(&commit->data));
@@ -44,6 +46,7 @@ bool journal_commit_full(const struct journal_commit *commit)
 	       buf_size(&commit->data) >= JOURNAL_COMMIT_BYTES;
 }
 
+/* The item is counted last, so that a failure on the way leaves the batch as it was. */
 struct journal_item *journal_commit_add(struct journal_commit *commit,
 					const struct journal_file_record *record, uint32_t salt,
 					struct err *err)
@@ -88,6 +91,8 @@ static void commit_undo(struct journal_commit *commit)
 	commit_reserve(commit);
 }
 
+/* One call for each record and not one for all: when the disk is full the small ones still fit, and
+ * each knows for itself.  Beside the sync the calls cost nothing. */
 static bool commit_write(struct journal_commit *commit)
 {
 	bool any = false;
@@ -106,11 +111,13 @@ static bool commit_write(struct journal_commit *commit)
 	return any;
 }
 
+/* A failed sync is not tried again: the kernel has marked the pages clean, and the next one would
+ * succeed without having written them. */
 void journal_commit_run(struct journal_commit *commit)
 {
 	uint64_t start = commit->end;
 	commit_reserve(commit);
-	if (!commit_write(commit))
+	if (!commit_write(commit) || !commit->durable)
 		return;
 	int64_t before = clock_real();
 	if (fdatasync(commit->fd) == -1 || (commit->sync_dir && fsync(commit->dir) == -1)) {

@@ -2,8 +2,8 @@
  *
  *	journal.open(path [, {max_bytes=, compact_bytes=, max_records=}]) -> handle, report
  *	journal.crc(text) -> sum, plain sum    the same number twice
- *	handle:put(key, kind, payload)         waits until it is on the disk
- *	handle:drop(key)                       likewise
+ *	handle:put(key, kind, payload [, lazy])   waits until it is on the disk (lazy: written)
+ *	handle:drop(key [, lazy])                 likewise
  *	handle:get(key, kind) -> payload or nil
  *	handle:list() -> {{key=, kind=, size=}, ...} in the order they were written
  *	handle:stats() -> numbers              handle:close()
@@ -105,6 +105,7 @@ static int submit(lua_State *L, enum journal_file_op what)
 	record->payload = luaL_optlstring(L, 4, "", &record->payload_length);
 	call->host = host_of(L);
 	call->token = task_token(L);
+	call->op.lazy = lua_toboolean(L, 5);
 	call->op.done = call_done;
 	call->op.arg = call;
 	if (journal_submit(journal, &call->op, &call->err) == -1)
@@ -116,15 +117,17 @@ static int journal_put(lua_State *L)
 {
 	luaL_checkstring(L, 3);
 	luaL_checkstring(L, 4);
-	lua_settop(L, 4);
+	lua_settop(L, 5);
 	return submit(L, JOURNAL_FILE_PUT);
 }
 
 static int journal_drop(lua_State *L)
 {
-	lua_settop(L, 2);
+	lua_settop(L, 3);
 	lua_pushliteral(L, "");
+	lua_insert(L, 3);
 	lua_pushliteral(L, "");
+	lua_insert(L, 4);
 	return submit(L, JOURNAL_FILE_DROP);
 }
 

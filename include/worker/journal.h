@@ -53,6 +53,7 @@ struct journal_op {
 	struct journal_file_record record;
 	void (*done)(void *arg, const struct err *failure);
 	void *arg;
+	bool lazy;		   /* done once written: a kill -9 loses nothing, a power cut may */
 	struct list link;	   /* private, as is */
 	struct journal_item *item; /* this */
 };

@@ -40,6 +40,7 @@ struct journal_commit {
 	int fd, dir;
 	uint64_t end;	   /* of the file's good part, before and after */
 	uint64_t reserved; /* up to here disk space is ours, before and after */
+	bool durable;	   /* somebody waits for the disk */
 	bool sync_dir;
 	int failure; /* of the sync: errno */
 	int64_t sync_ns;

@@ -36,7 +36,7 @@ function agent.new(spec)
     executor = spec.executor, policies = spec.policies or {}, events = spec.events,
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
-    state = "opening", jobs = {}, contexts = {}, running = 0, done = 0,
+    state = "opening", jobs = {}, contexts = {}, settled = {}, running = 0, done = 0,
     changed = task.signal(), drain_signal = task.signal(),
     trouble = outage.new("server", spec.name),
   }, meta)

@@ -37,14 +37,15 @@ end
 
 --- `journal:put(key, kind, payload)`: write a record and wait until it is on the disk. Many waiting
 -- at the same time share one sync. Raises kind "file" when the disk does not take it; the journal
--- stays usable.
-function methods:put(key, kind, payload)
-  self.handle:put(key, kind, payload)
+-- stays usable. With { lazy = true } it waits until the record is written: a kill -9 loses nothing
+-- then, a power cut may.
+function methods:put(key, kind, payload, options)
+  self.handle:put(key, kind, payload, options and options.lazy)
 end
 
 --- `journal:drop(key)`: forget all records of a key, and wait until that is on the disk.
-function methods:drop(key)
-  self.handle:drop(key)
+function methods:drop(key, options)
+  self.handle:drop(key, options and options.lazy)
 end
 
 --- `journal:get(key, kind)`: the live payload, or nil.

@@ -23,7 +23,7 @@ local meta = { __index = methods, __name = "worker.record" }
 -- A worker without a state directory keeps nothing.
 local nothing = {
   claimed = function() end, started = function() end, result = function() end,
-  forget = function() end, left = function() return {} end, close = function() end,
+  settle = function() end, forget = function() end, left = function() return {} end, close = function() end,
 }
 
 --- `record.none()`: a record that keeps nothing.
@@ -65,7 +65,7 @@ end
 
 local function put(self, key, kind, value, sync)
   local ok, why = pcall(function()
-    self.journal:put(key, kind, json.encode(plain(value, 0)), { sync = sync })
+    self.journal:put(key, kind, json.encode(plain(value, 0)), { lazy = not (sync or self.sync) })
   end)
   if not ok then
     if err.is(why, "cancelled") then error(why, 0) end
@@ -73,33 +73,51 @@ local function put(self, key, kind, value, sync)
   end
 end
 
+--- `record:claimed(server, job)`, `record:started(...)`, `record:result(server, job, result)`: how far
+-- a job has come; each is written when the call returns.
 function methods:claimed(server, job)
-  put(self, key_of(server, job), "claim", { job = job }, self.sync)
+  put(self, key_of(server, job), "claim", { job = job })
 end
 
 function methods:started(server, job)
-  put(self, key_of(server, job), "start", { job = job }, self.sync)
+  put(self, key_of(server, job), "start", {})
 end
 
 function methods:result(server, job, result)
-  put(self, key_of(server, job), "result", { job = job, result = result }, self.sync)
+  put(self, key_of(server, job), "result", { result = result })
 end
 
+--- `record:settle(server, job, result)`: the report did not succeed at once: from now on the result
+-- has to survive a power cut, too.
+function methods:settle(server, job, result)
+  put(self, key_of(server, job), "result", { result = result }, true)
+end
+
+--- `record:forget(server, job)`: the server has the result, or never will.
 function methods:forget(server, job)
-  local ok, why = pcall(self.journal.drop, self.journal, key_of(server, job))
+  local ok, why = pcall(self.journal.drop, self.journal, key_of(server, job), { lazy = true })
   if not ok then log.error("journal.failed", "the journal could not be written: " .. tostring(why)) end
 end
 
---- `record:left(server)`: what an earlier life left for this server: { job=, started=, result= }.
+--- `record:left(server)`: what an earlier life left for this server, in the order of the claims: a
+-- list of { job=, started=, result= }.
 function methods:left(server)
-  local list, prefix = {}, server.name .. "\0"
+  local list, by_key, prefix = {}, {}, server.name .. "\0"
   for key, kind, payload in self.journal:live() do
-    if key:sub(1, #prefix) == prefix then
-      local ok, value = pcall(json.decode, payload)
-      if ok and type(value) == "table" and type(value.job) == "table" then
-        list[#list + 1] = { job = value.job, result = value.result, started = kind ~= "claim" }
+    local ok, value = pcall(json.decode, payload)
+    if key:sub(1, #prefix) == prefix and ok and type(value) == "table" then
+      local left = by_key[key]
+      if not left then
+        left = {}
+        by_key[key], list[#list + 1] = left, left
       end
+      left.job = left.job or value.job
+      left.result = value.result or left.result
+      left.started = left.started or kind ~= "claim"
     end
+  end
+  for i = #list, 1, -1 do
+    if not list[i].job then table.remove(list, i) end
   end
   return list
 end

@@ -111,13 +111,23 @@ function work.finish(server, job, result)
   return retry.classify(why) ~= "retry"
 end
 
+-- A result that has to wait for its server must survive a power cut, too; once is enough.
+local function settle(server, job, result, why)
+  if server.settled[job.id] or retry.classify(why) ~= "retry" then return end
+  server.settled[job.id] = true
+  server.record:settle(server, job, result)
+end
+
 --- `work.report(server, job, result)`: report once; a server that forgot us is opened anew, then told.
 function work.report(server, job, result)
   for _ = 1, FINISH_GONE_TRIES do
     local seen = server.self
     local ok, why = task.try(server.plugin.finish, seen, job, result)
     if ok then return why end
-    if not err.is(why, "gone") then error(why, 0) end
+    if not err.is(why, "gone") then
+      settle(server, job, result, why)
+      error(why, 0)
+    end
     link.reopen(server, seen)
   end
   err.raise("transport", "the server keeps forgetting this worker")
@@ -135,6 +145,7 @@ local function complete(server, job, ctx, result)
   end
   server.record:result(server, job, result)
   if work.finish(server, job, result) then server.record:forget(server, job) end
+  server.settled[job.id] = nil
   link.emit(server, "job.reported", { job = job, result = result })
 end
 
