@@ -35,6 +35,7 @@ static struct aside_job *aside_take(struct aside *aside)
 {
 	while (list_empty(&aside->todo) && !aside->closing)
 		pthread_cond_wait(&aside->more, &aside->lock);
+	/* Closing does not drop what is queued: somebody waits for its end. */
 	struct list *node = list_shift(&aside->todo);
 	return node ? container_of(node, struct aside_job, link) : NULL;
 }
@@ -57,6 +58,7 @@ static void *aside_main(void *arg)
 	return NULL;
 }
 
+/* done() runs without the lock: it may start the next job. */
 static void aside_deliver(struct aside *aside)
 {
 	struct list batch, *node;
@@ -80,6 +82,8 @@ static void aside_ready(void *arg, uint32_t events)
 		aside_deliver(aside);
 }
 
+/* Blocked before the thread exists, since it inherits the mask: there is no moment in which a
+ * signal could reach it. */
 static int aside_thread(struct aside *aside, const char *name)
 {
 	sigset_t all, before;

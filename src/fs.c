@@ -51,6 +51,7 @@ static int fs_beneath(int fd, const char *root, const char *path, struct err *er
 	return fs_only_regular(fd, path, err);
 }
 
+/* O_PATH: to stand on it, one need not be allowed to list it. */
 static int fs_root(const char *root, struct err *err)
 {
 	int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -129,6 +130,7 @@ int fs_open_beneath(const char *root, const char *path, int flags, mode_t mode, 
 
 /* --- directories --- */
 
+/* Somebody else making the same directory at the same time is no failure. */
 static int fs_make_dir(const char *path, mode_t mode)
 {
 	struct stat st;
@@ -256,6 +258,7 @@ int fs_write_all(int fd, const void *data, size_t n)
 	return 0;
 }
 
+/* The order is the promise: content, name, directory. */
 int fs_replace(int fd, const char *temp, const char *target, bool sync, struct err *err)
 {
 	if (sync && fsync(fd) == -1)
@@ -284,6 +287,7 @@ int fs_copy_begin(struct fs_copy *copy, const char *from, const char *to, int mo
 		return -1;
 	if (mode == -1)
 		mode = fstat(copy->from, &st) == 0 ? (int)(st.st_mode & 0777) : 0600;
+	/* Made private; the permissions asked for come before there is anything in it. */
 	copy->to = fs_temp_beside(to, 0600, &copy->temp, err);
 	if (copy->to == -1)
 		return -1;
@@ -292,6 +296,7 @@ int fs_copy_begin(struct fs_copy *copy, const char *from, const char *to, int mo
 	return 0;
 }
 
+/* Where the kernel cannot copy by itself: other file systems, old ones, /proc. */
 static ssize_t fs_copy_plain(const struct fs_copy *copy)
 {
 	char *buf = malloc(FS_COPY_BUF);

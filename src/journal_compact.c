@@ -50,6 +50,7 @@ static int compact_fail(struct journal_compact *compact, const char *what)
 	return err_errno(&compact->err, "%s %s", what, compact->temp);
 }
 
+/* O_EXCL after unlink: whatever had the name, we write into a file that is ours alone. */
 static int compact_create(struct journal_compact *compact)
 {
 	unlinkat(compact->dir, compact->temp, 0);
@@ -103,6 +104,7 @@ static int compact_piece(struct journal_compact *compact, struct buf *buf)
 	return 0;
 }
 
+/* The buffer lives for a step only: between two steps nothing large is held. */
 bool journal_compact_copy(void *arg)
 {
 	struct journal_compact *compact = arg;
@@ -140,6 +142,7 @@ bool journal_compact_finish(void *arg)
 	struct journal_compact *compact = arg;
 	if (compact_copy_tail(compact) == -1)
 		return false;
+	/* Before the rename: else a crash could find the name leading to an empty file. */
 	if (fsync(compact->fd) == -1) {
 		compact_fail(compact, "syncing");
 		return false;

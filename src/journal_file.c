@@ -38,6 +38,8 @@ _Static_assert(sizeof(struct journal_head) == JOURNAL_FILE_HEAD, "record head si
 
 /* --- one record --- */
 
+/* Everything behind the sum itself, the reserved words included: they must be zero until they mean
+ * something. */
 static uint32_t journal_head_crc(const struct journal_head *head, uint32_t salt)
 {
 	size_t from = offsetof(struct journal_head, body_crc);
@@ -130,6 +132,7 @@ static uint32_t journal_header_crc(const struct journal_header *header)
 	return crc_update(0, header, offsetof(struct journal_header, crc));
 }
 
+/* A new salt with every file: what an older journal left in the same blocks does not sum up. */
 int journal_file_create(int fd, uint32_t salt, struct err *err)
 {
 	struct journal_header header = {.version = htole32(JOURNAL_VERSION), .salt = htole32(salt)};
@@ -146,6 +149,7 @@ int journal_file_check(int fd, uint32_t *salt, struct err *err)
 	ssize_t n = pread(fd, &header, sizeof header, 0);
 	if (n == -1)
 		return err_errno(err, "reading the header");
+	/* Zeros are what a power cut leaves of a file that was just made. */
 	static const char zero[8];
 	if ((size_t)n < sizeof header || memcmp(header.magic, zero, sizeof zero) == 0)
 		return 0;

@@ -21,6 +21,7 @@ struct lane {
 	struct loop_work idle;
 };
 
+/* Ends the thread; waits for what it is doing. */
 static void lane_leave(struct lane *lane)
 {
 	loop_defer_cancel(&lane->idle);
@@ -29,6 +30,7 @@ static void lane_leave(struct lane *lane)
 	lane->aside = NULL;
 }
 
+/* Nobody waits for the call any more.  It ends at its next step; what it owns is released then. */
 static void lane_stop(struct lane_call *call)
 {
 	call->told = NULL;
@@ -49,6 +51,8 @@ static void lane_close(lua_State *L, void *box)
 
 static const struct door_type lane_type = {.name = "worker.lane", .close = lane_close};
 
+/* The registry is the place because there is one lane per state and no file may hold a pointer to
+ * it: a second host has a lane of its own. */
 static struct lane *lane_of(lua_State *L)
 {
 	static const char key;
@@ -66,6 +70,8 @@ static struct lane *lane_of(lua_State *L)
 	return lane;
 }
 
+/* Deferred, because the last call may be released from inside the thread's own delivery, and
+ * because the next call often follows at once. */
 static void lane_idle(void *arg)
 {
 	struct lane *lane = arg;
@@ -87,6 +93,7 @@ void *lane_new(lua_State *L, size_t size, const struct lane_type *type)
 {
 	struct err err;
 	struct lane *lane = lane_of(L);
+	/* Everything that raises comes before the call exists. */
 	struct lane_result *told = door_scratch(L, sizeof *told);
 	struct task_token token = task_token(L);
 	if (lane->aside == NULL)
@@ -132,6 +139,7 @@ static int lane_push(lua_State *co, void *op)
 	return 1;
 }
 
+/* The result is copied to the task's stack: the call is freed here, and the task runs later. */
 static void lane_done(void *arg)
 {
 	struct lane_call *call = arg;

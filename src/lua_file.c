@@ -84,6 +84,8 @@ static int absent_or_raise(lua_State *L, const struct err *err)
 
 /* --- opening --- */
 
+/* O_TRUNC empties the file before we know that it is a regular one; on all others it does
+ * nothing. */
 static int to_flags(lua_State *L, int arg)
 {
 	static const char *const modes[] = {"r", "w", "a", NULL};
@@ -221,7 +223,7 @@ static int core_read(lua_State *L)
 
 struct sync_call {
 	struct lane_call lane;
-	int fd; /* our own: the handle may be closed meanwhile */
+	int fd; /* our own: the handle may be closed meanwhile, and its number given away */
 };
 
 static bool sync_run(struct lane_call *lane)

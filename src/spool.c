@@ -44,6 +44,7 @@ struct spool {
 
 /* --- segments --- */
 
+/* The one that is being written, or was. */
 static struct spool_segment *spool_last(struct spool *spool)
 {
 	return spool->count > 0 ? &spool->segments[spool->count - 1] : NULL;
@@ -107,6 +108,7 @@ static void spool_seal(struct spool *spool)
 		last->sealed = false;
 }
 
+/* At the running offset: when something was lost before, this is what makes the gap visible. */
 static int spool_begin(struct spool *spool)
 {
 	struct spool_segment segment = {.start = spool->state.end,
@@ -193,11 +195,14 @@ int spool_append(struct spool *spool, int stream, int64_t time, const char *data
 	int result = spool_write(spool, &frame, data);
 	if (result == -1) {
 		err_errno(err, "writing to %s", spool->path);
+		/* The segment ends here: what comes next has another offset than its end. */
 		spool->dropped += n;
 		spool_seal(spool);
 	}
 	spool->state.end += n;
 	spool->state.lines += frame.lines;
+	/* Nothing on disk tells of bytes that are lost at the end, and their offsets must not be
+	 * given out again after a restart. */
 	if (result == -1)
 		spool_disk_save(spool->state_fd, &spool->state);
 	return result;
@@ -235,6 +240,7 @@ static int spool_gap_before(const struct spool *spool, size_t at, uint64_t offse
 	return spool_gap(offset, next, after - before, piece);
 }
 
+/* The cursor goes to the segment's beginning only for another segment or to read backwards. */
 static int spool_point(struct spool *spool, const struct spool_segment *segment, uint64_t offset)
 {
 	struct spool_cursor *cursor = &spool->cursor;
@@ -294,6 +300,7 @@ int spool_read(struct spool *spool, uint64_t offset, char *room, struct spool_pi
 	if (spool_point(spool, segment, offset) == -1)
 		return err_errno(err, "opening a segment of %s", spool->path);
 	int good = spool_seek(spool, offset, &frame);
+	/* Without its head nobody knows where the next frame begins. */
 	if (good == 0)
 		return spool_gap(offset, segment->end, 0, piece);
 	if (good == 1)
@@ -312,6 +319,7 @@ void spool_ack(struct spool *spool, uint64_t offset)
 		offset = spool->state.end;
 	if (offset <= spool->state.acked)
 		return;
+	/* Saved before anything is removed: a crash in between reads nothing that is gone. */
 	spool->state.acked = offset;
 	spool_disk_save(spool->state_fd, &spool->state);
 	while (spool->count > (spool->write_fd != -1) && spool->segments[0].end <= offset)
@@ -402,7 +410,8 @@ static int spool_list(struct spool *spool, struct err *err)
 {
 	if (spool_names(spool) == -1)
 		return err_errno(err, "reading %s", spool->path);
-	qsort(spool->segments, spool->count, sizeof *spool->segments, spool_compare);
+	if (spool->count > 1)
+		qsort(spool->segments, spool->count, sizeof *spool->segments, spool_compare);
 	size_t kept = 0;
 	uint64_t end = 0;
 	for (size_t i = 0; i < spool->count; i++) {
@@ -497,6 +506,7 @@ struct spool *spool_open(const struct spool_options *options, struct err *err)
 
 void spool_close(struct spool *spool)
 {
+	/* Sealed, so that opening it again need not read it. */
 	spool_seal(spool);
 	spool_disk_save(spool->state_fd, &spool->state);
 	spool_free(spool);

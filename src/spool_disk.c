@@ -126,6 +126,8 @@ int spool_disk_data(int fd, uint64_t at, const struct spool_frame *frame, char *
 	return (size_t)got == frame->size && crc_update(0, room, frame->size) == frame->sum;
 }
 
+/* Also the bytes are checked, not only the heads: behind a torn frame the sizes may be right and
+ * the pages never written. */
 int spool_disk_scan(int fd, struct spool_segment *segment)
 {
 	char *room = malloc(SPOOL_CHUNK);
@@ -154,6 +156,7 @@ static uint32_t spool_slot_crc(const struct spool_slot *slot)
 	return crc_update(SPOOL_MARK, &slot->state, sizeof slot->state);
 }
 
+/* Never the slot that was written last: if this write is torn, that one still holds. */
 void spool_disk_save(int fd, struct spool_state *state)
 {
 	struct spool_slot slot = {.state = *state};

@@ -1,10 +1,10 @@
 -- fs.lua: files and directories.
 --
--- Nothing here is ever half done: a file is replaced as a whole, a tree is removed without following
--- anything out of it, a path chosen by a job stays inside the job's directory.  Where absence is an
--- ordinary answer (no such file, there is one already, somebody else holds the lock) a function
--- returns nil and an error object with a `name` ("ENOENT", "EEXIST", "ENOTEMPTY", "EBUSY"); whatever
--- else goes wrong is raised with kind "file".
+-- Nothing here is ever half done: a file is replaced as a whole, a tree is removed without
+-- following anything out of it, a path chosen by a job stays inside the job's directory.  Where
+-- absence is an ordinary answer (no such file, there is one already, somebody else holds the
+-- lock) a function returns nil and an error object with a `name` ("ENOENT", "EEXIST",
+-- "ENOTEMPTY", "EBUSY"); whatever else goes wrong is raised with kind "file".
 local disk = require "worker.core.disk"
 local file = require "worker.core.file"
 local names = require "worker.core.fs"
@@ -70,7 +70,7 @@ function fs.is_within(path, root)
   return path == root or path:sub(1, #root + 1) == root .. "/"
 end
 
--- Whole files --------------------------------------------------------------------------------------
+-- Whole files -------------------------------------------------------------------------------------
 
 --- `fs.read(path, most)`: the content of a file; nil and an error when there is none. More than
 -- `most` bytes (1 MiB unless told) raise an error of kind "limit".
@@ -91,8 +91,8 @@ fs.copy = disk.copy
 -- files: a pipe or a device in the place is an error and is not waited for.
 fs.open = file.open
 
---- `fs.open_beneath(root, path, how, mode)`: the same for a path that a job chose: it cannot lead out
--- of `root`, neither by ".." nor by a symbolic link.
+--- `fs.open_beneath(root, path, how, mode)`: the same for a path that a job chose: it cannot lead
+-- out of `root`, neither by ".." nor by a symbolic link.
 function fs.open_beneath(root, path, how, mode)
   return file.open_beneath(root, path, how, mode)
 end
@@ -101,7 +101,7 @@ end
 -- when somebody else holds it. The file stays: removing it would let two hold two locks.
 fs.lock = file.lock
 
--- Names and directories ------------------------------------------------------------------------------
+-- Names and directories ---------------------------------------------------------------------------
 
 --- `fs.rename(from, to)`: give a file another name, replacing what has it; true.
 function fs.rename(from, to)
@@ -122,7 +122,8 @@ fs.symlink = names.symlink
 --- `fs.readlink(path)`: what a symbolic link says.
 fs.readlink = names.readlink
 
---- `fs.realpath(path)`: the absolute path without links; nil and an error when there is no such file.
+--- `fs.realpath(path)`: the absolute path without links; nil and an error when there is no such
+-- file.
 fs.realpath = names.realpath
 
 --- `fs.remove(path)`: remove a file or a link; nil and "ENOENT" when it is not there.
@@ -144,10 +145,11 @@ fs.rmdir = names.rmdir
 -- removed is an error, and the rest is gone all the same. Waits, but stops nobody else.
 fs.remove_tree = disk.remove_tree
 
---- `fs.list(dir, options)`: the names in a directory, sorted, and whether there were more than `most`
--- (10,000 unless told). `type` takes only "file", "dir", "link" ...
+--- `fs.list(dir, options)`: the names in a directory, sorted, and whether there were more than
+-- `most` (10,000 unless told). `type` takes only "file", "dir", "link" ...
 function fs.list(dir, options)
-  local list, more = names.list(dir, options and options.most or LIST_MOST, options and options.type)
+  options = options or {}
+  local list, more = names.list(dir, options.most or LIST_MOST, options.type)
   if list then table.sort(list) end
   return list, more
 end
@@ -186,8 +188,8 @@ fs.sync_dir = disk.sync_dir
 
 --- `fs.watch(dir, options)`: wait for something to appear: `watch:wait(seconds)` gives "changed",
 -- "rescan" (too much happened to note, or this is a network file system that has to be looked at
--- every `poll` seconds), "gone" (the directory is no more), or nil when the time is up. It is only a
--- hint to look; what came between two waits is not missed. `watch:close()`.
+-- every `poll` seconds), "gone" (the directory is no more), or nil when the time is up. It is
+-- only a hint to look; what came between two waits is not missed. `watch:close()`.
 fs.watch = watch.open
 
 return fs

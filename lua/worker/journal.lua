@@ -1,7 +1,7 @@
 -- journal.lua: the crash-safe record of claims and results.
 --
--- What put() has returned from is on the disk, and whoever opens the journal after a crash finds it.
--- Of each key and kind the last payload is live until the key is dropped.  One process owns a
+-- What put() has returned from is on the disk, and whoever opens the journal after a crash finds
+-- it. Of each key and kind the last payload is live until the key is dropped.  One process owns a
 -- journal.
 local core = require "worker.core.journal"
 local err = require "worker.error"
@@ -22,7 +22,7 @@ function journal.open(path, options)
     error(handle, 0)
   end
   if report.damaged > 0 then
-    log.error("journal.damaged", "parts of the journal could not be read; the file was kept aside", {
+    log.error("journal.damaged", "parts of the journal are unreadable; the file was kept aside", {
       path = path .. ".damaged", places = report.damaged, bytes = report.damaged_bytes,
       at = report.damaged_at,
     })
@@ -67,8 +67,8 @@ function methods:live()
   end
 end
 
---- `journal:stats()`: numbers for metrics: records, queued, file_bytes, live_bytes, written, failed,
--- syncs, sync_seconds, sync_max_seconds, compactions.
+--- `journal:stats()`: numbers for metrics: records, queued, file_bytes, live_bytes, written,
+-- failed, syncs, sync_seconds, sync_max_seconds, compactions.
 function methods:stats()
   return self.handle:stats()
 end

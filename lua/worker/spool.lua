@@ -1,8 +1,9 @@
 -- spool.lua: the log bytes of one job on disk, with a ceiling.
 --
--- Whoever produces appends, whoever ships reads from an offset and acknowledges; neither waits for
--- the other, a restart of the worker in between changes nothing, and memory does not grow.  When more
--- piles up than the ceiling allows, how it began and how it ended are kept, and the gap is counted.
+-- Whoever produces appends, whoever ships reads from an offset and acknowledges; neither waits
+-- for the other, a restart of the worker in between changes nothing, and memory does not grow.
+-- When more piles up than the ceiling allows, how it began and how it ended are kept, and the gap
+-- is counted.
 local core = require "worker.core.spool"
 
 local spool = {}
@@ -16,8 +17,8 @@ function spool.open(path, options)
   return setmetatable({ handle = core.open(path, options) }, meta)
 end
 
---- `spool:append(stream, text, time)`: add bytes of "stdout", "stderr" or "worker"; returns the offset
--- of the first. A second result is an error: the disk did not take them, they are a gap.
+--- `spool:append(stream, text, time)`: add bytes of "stdout", "stderr" or "worker"; returns the
+-- offset of the first. A second result is an error: the disk did not take them, they are a gap.
 function methods:append(stream, text, time)
   return self.handle:append(stream, text, time)
 end
@@ -28,7 +29,8 @@ function methods:read(offset)
   return self.handle:read(offset)
 end
 
---- `spool:pieces(offset)`: iterate over what there is from an offset (default: the acknowledged one).
+--- `spool:pieces(offset)`: iterate over what there is from an offset (default: the acknowledged
+-- one).
 function methods:pieces(offset)
   offset = offset or self.handle:stats().acked
   return function()

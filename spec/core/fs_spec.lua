@@ -164,7 +164,7 @@ describe("names and directories", function()
     names.mkdirs(dir:path("a/b/c"))
     assert.equal("dir", names.stat(dir:path("a/b/c")).type)
     dir:write("a/f", "")
-    assert.error_matches(function() names.mkdirs(dir:path("a/f/g")) end, "making directory .*Not a dir")
+    assert.error_matches(function() names.mkdirs(dir:path("a/f/g")) end, "Not a directory")
     assert.error_matches(function() names.mkdirs("") end, "without a name")
   end)
 
@@ -282,7 +282,8 @@ describe("removing a tree", function()
     dir:write("kept/f", "x")
     fs.mkdir(dir:path("tree/a/mnt"), { parents = true })
     dir:write("tree/b/f", "x")
-    if not os.execute(("mount --bind '%s' '%s' 2>/dev/null"):format(dir:path("kept"), dir:path("tree/a/mnt"))) then
+    local mount = "mount --bind '%s' '%s' 2>/dev/null"
+    if not os.execute(mount:format(dir:path("kept"), dir:path("tree/a/mnt"))) then
       pending("mount is not allowed here")
       return
     end
@@ -297,8 +298,8 @@ describe("removing a tree", function()
   it("gives up on a directory that is filled faster than it is emptied", function()
     local dir <close> = scratch.dir()
     fs.mkdir(dir:path("tree"))
-    sh("(while :; do : > '%s/tree/'$$ || exit; mkdir '%s/tree/d' 2>/dev/null; done) 2>/dev/null & " ..
-      "echo $! > '%s'", dir.root, dir.root, dir:path("pid"))
+    sh("(while :; do : > '%s/tree/'$$ || exit; mkdir '%s/tree/d' 2>/dev/null; done) " ..
+      "2>/dev/null & echo $! > '%s'", dir.root, dir.root, dir:path("pid"))
     pcall(disk.remove_tree, dir:path("tree"))
     sh("kill -9 $(cat '%s') 2>/dev/null; sleep 0.05", dir:path("pid"))
     disk.remove_tree(dir:path("tree"))

@@ -40,9 +40,12 @@ describe("the spool", function()
     local handle <close> = spool.open(dir:path("s"))
     assert.equal(0, handle:append("stdout", "one\n", 1000.5))
     assert.equal(4, handle:append("stderr", "\0\255", 1001))
-    assert.same({ offset = 0, next = 4, stream = "stdout", time = 1000.5, text = "one\n" }, handle:read(0))
-    assert.same({ offset = 4, next = 6, stream = "stderr", time = 1001, text = "\0\255" }, handle:read(4))
-    assert.same({ offset = 2, next = 4, stream = "stdout", time = 1000.5, text = "e\n" }, handle:read(2))
+    assert.same({ offset = 0, next = 4, stream = "stdout", time = 1000.5, text = "one\n" },
+      handle:read(0))
+    assert.same({ offset = 4, next = 6, stream = "stderr", time = 1001, text = "\0\255" },
+      handle:read(4))
+    assert.same({ offset = 2, next = 4, stream = "stdout", time = 1000.5, text = "e\n" },
+      handle:read(2))
     assert.is_nil(handle:read(6))
     assert.is_nil(handle:read(1 << 40))
   end)

@@ -74,7 +74,7 @@ describe("a watch", function()
     assert.is_nil(handle:wait(1))
   end)
 
-  it("is waited on by one task at a time, ends its wait when closed, and can be cancelled", function()
+  it("is waited on by one task at a time, until it is closed or the task cancelled", function()
     local dir <close> = scratch.dir()
     local handle = watch.open(dir.root)
     local waiting = task.start(function() return handle:wait() end)

@@ -1,9 +1,9 @@
 -- journal_writer.lua: a process that does nothing but write to a journal, to be killed.
 --
--- Run by journal_kill_spec as `worker spec spec/support/journal_writer.lua`, with the directory and a
--- seed in the environment.  Before and after each operation it says so in the file "told"; a line
--- there, once written, survives the process.  A payload follows from its key, so whoever reads it
--- back can tell whether it is whole.
+-- Run by journal_kill_spec as `worker spec spec/support/journal_writer.lua`, with the directory
+-- and a seed in the environment.  Before and after each operation it says so in the file "told";
+-- a line there, once written, survives the process.  A payload follows from its key, so whoever
+-- reads it back can tell whether it is whole.
 local journal = require "worker.core.journal"
 local sys = require "worker.core.sys"
 local task = require "worker.task"

@@ -34,18 +34,22 @@ describe("worker.fs", function()
       { fs.dir("/a/b.txt"), fs.dir("/a"), fs.dir("a"), fs.dir(""), fs.dir("/"), fs.dir("a//b/") })
 
     for path, clean in pairs {
-      ["/a/./b//../c/"] = "/a/c", ["/../.."] = "/", ["../a/../.."] = "../..", ["a/.."] = ".", [""] = ".",
-      ["./a"] = "a", ["/a/..b"] = "/a/..b",
+      ["/a/./b//../c/"] = "/a/c", ["/../.."] = "/", ["../a/../.."] = "../..",
+      ["a/.."] = ".", [""] = ".", ["./a"] = "a", ["/a/..b"] = "/a/..b",
     } do
       assert.equal(clean, fs.clean(path))
     end
   end)
 
   it("tells whether a path is within another", function()
-    for path, root in pairs { ["/a/b"] = "/a", ["/a"] = "/a/", ["/a/../a/c"] = "/a", ["x/y"] = ".", ["/"] = "/" } do
+    for path, root in pairs {
+      ["/a/b"] = "/a", ["/a"] = "/a/", ["/a/../a/c"] = "/a", ["x/y"] = ".", ["/"] = "/",
+    } do
       assert.is_true(fs.is_within(path, root), path)
     end
-    for path, root in pairs { ["/ab"] = "/a", ["/a/../b"] = "/a", ["../x"] = ".", ["a"] = "/a", ["/x"] = "." } do
+    for path, root in pairs {
+      ["/ab"] = "/a", ["/a/../b"] = "/a", ["../x"] = ".", ["a"] = "/a", ["/x"] = ".",
+    } do
       assert.is_false(fs.is_within(path, root), path)
     end
   end)
