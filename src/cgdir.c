@@ -282,3 +282,40 @@ int cgdir_end(int parent, const char *name, int patience)
 	close(dir);
 	return failed;
 }
+
+static void controllers_off(int dir)
+{
+	static const char *const all[] = {"-memory", "-pids", "-cpu"};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		(void)cgdir_write(dir, "cgroup.subtree_control", all[i]);
+}
+
+/* One write moves one process, so the list is read and written word by word. */
+void cgdir_move(int from, int to)
+{
+	char text[4096];
+	if (cgdir_read(from, "cgroup.procs", text, sizeof text) == -1)
+		return;
+	for (char *at = text, *end; (end = strchr(at, '\n')) != NULL; at = end + 1) {
+		*end = 0;
+		(void)cgdir_write(to, "cgroup.procs", at);
+	}
+}
+
+int cgdir_leave(int parent, const char *name)
+{
+	int dir = cgdir_open(parent, name);
+	int spare = dir == -1 ? -1 : cgdir_open(dir, CGDIR_SPARE);
+	if (dir != -1) {
+		controllers_off(dir);
+		controllers_off(parent);
+	}
+	if (spare != -1) {
+		cgdir_move(spare, parent);
+		close(spare);
+		(void)unlinkat(dir, CGDIR_SPARE, AT_REMOVEDIR);
+	}
+	if (dir != -1)
+		close(dir);
+	return cgdir_remove(parent, name);
+}

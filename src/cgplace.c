@@ -165,6 +165,15 @@ static void tree_close(struct cgplace_tree *tree)
 	free(tree->path);
 }
 
+/* Everything below our group, and the group. */
+static void tree_end(const struct cgplace *place, struct cgplace_tree *tree)
+{
+	(void)cgdir_end(tree->parent, place->name, 0);
+	if (tree->moved)
+		(void)cgdir_leave(tree->parent, place->name);
+	tree_close(tree);
+}
+
 static const char *hint(int code)
 {
 	switch (code) {
@@ -213,19 +222,15 @@ static bool group_is_ours(int dir)
 	return cgdir_read(dir, "cgroup.procs", text, sizeof text) > 0 && strcmp(text, self) == 0;
 }
 
+/* A wrapper script that started us comes along; it is in the unit that was given to us. */
 static bool move_into_leaf(struct cgplace_tree *tree)
 {
-	char text[4096];
-	if (mkdirat(tree->dir, CGDIR_SPARE, 0755) == -1 && errno != EEXIST)
+	if (mkdirat(tree->dir, CGDIR_SPARE, 0755) == -1)
 		return false;
 	int leaf = cgdir_open(tree->dir, CGDIR_SPARE);
 	if (leaf == -1)
 		return false;
-	/* A wrapper script that started us comes along; it is in the unit that was given to us. */
-	if (cgdir_read(tree->parent, "cgroup.procs", text, sizeof text) > 0)
-		for (char *save, *at = strtok_r(text, "\n", &save); at != NULL;
-		     at = strtok_r(NULL, "\n", &save))
-			(void)cgdir_write(leaf, "cgroup.procs", at);
+	cgdir_move(tree->parent, leaf);
 	close(leaf);
 	tree->moved = true;
 	return true;
@@ -240,30 +245,58 @@ static bool switch_on(int dir, const char *controller)
 	return cgdir_write(dir, "cgroup.subtree_control", text) == 0;
 }
 
-/* Hand ${controller} down to the groups of jobs: through the group we were born in and ours. */
-static bool hand_down(struct cgplace *place, struct cgplace_tree *tree, size_t i)
+/* May controllers be switched on in the group we were born in?  The root may have processes and
+ * children.  Elsewhere we have to be out of it first: for memory the kernel would refuse, but cpu
+ * and pids it would switch on and make all groups below unfit for processes ("domain
+ * invalid"). */
+static bool can_hand_down(struct cgplace *place, struct cgplace_tree *tree)
 {
-	const char *name = controllers[i].name;
-	if (!cgdir_word(tree->parent, "cgroup.controllers", name)) {
-		note(place, "cgroup v2 has no %s controller here\n", name);
-		return false;
+	if (faccessat(tree->parent, "cgroup.type", F_OK, 0) == -1)
+		return true;
+	if (group_is_ours(tree->parent))
+		return move_into_leaf(tree);
+	note(place, "cgroup v2 controllers stay off: other processes live in our group (start the "
+		    "worker as a service of its own, with Delegate=yes)\n");
+	return false;
+}
+
+/* Hand ${controller} down to the groups of jobs: through the group we were born in and ours. */
+static bool hand_down(struct cgplace *place, struct cgplace_tree *tree, const char *controller)
+{
+	if (switch_on(tree->parent, controller) && switch_on(tree->dir, controller))
+		return true;
+	int why = errno;
+	note(place, "cgroup v2 cannot hand the %s controller to jobs: %s%s\n", controller,
+	     strerror(why), hint(why));
+	return false;
+}
+
+static void open_v2_controllers(struct cgplace *place, struct cgplace_tree *tree)
+{
+	unsigned there = 0, on = 0;
+	for (size_t i = 0; i < CONTROLLERS; i++) {
+		if (controllers[i].v2 == 0)
+			continue;
+		if (cgdir_word(tree->parent, "cgroup.controllers", controllers[i].name))
+			there |= 1u << i;
+		else
+			note(place, "cgroup v2 has no %s controller here\n", controllers[i].name);
+		if (cgdir_word(tree->parent, "cgroup.subtree_control", controllers[i].name))
+			on |= 1u << i;
 	}
-	bool there = cgdir_word(tree->parent, "cgroup.subtree_control", name);
-	bool done = there || switch_on(tree->parent, name);
-	if (!done && errno == EBUSY && group_is_ours(tree->parent) &&
-	    (tree->moved || move_into_leaf(tree)))
-		done = switch_on(tree->parent, name);
-	if (done && !there)
-		tree->switched |= 1u << i;
-	if (!done || !switch_on(tree->dir, name)) {
-		note(place, "cgroup v2 cannot hand the %s controller to jobs: %s%s\n", name,
-		     strerror(errno),
-		     errno == EBUSY ? " (other processes live in our group: start the worker as a "
-				      "service of its own, with Delegate=yes)"
-				    : hint(errno));
-		return false;
-	}
-	return true;
+	if (there != on && !can_hand_down(place, tree))
+		there = on;
+	for (size_t i = 0; i < CONTROLLERS; i++)
+		if ((there & 1u << i) && hand_down(place, tree, controllers[i].name))
+			tree->can |= controllers[i].v2;
+}
+
+/* A group below one that somebody made "threaded" takes no processes. */
+static bool takes_processes(int dir)
+{
+	char type[32];
+	return cgdir_read(dir, "cgroup.type", type, sizeof type) == -1 ||
+	       strcmp(type, "domain\n") == 0 || strcmp(type, "domain threaded\n") == 0;
 }
 
 static void open_v2(struct cgplace *place, const char *path)
@@ -271,6 +304,12 @@ static void open_v2(struct cgplace *place, const char *path)
 	struct cgplace_tree *tree = &place->trees[place->count];
 	if (tree_open(place, tree, path) == -1)
 		return;
+	if (!takes_processes(tree->dir)) {
+		note(place, "the control groups below %s are threaded and take no processes\n",
+		     path);
+		tree_end(place, tree);
+		return;
+	}
 	tree->v2 = true;
 	tree->can = CGROUP_BIRTH;
 	if (cgdir_number(tree->dir, "cgroup.freeze") != -1 &&
@@ -282,9 +321,7 @@ static void open_v2(struct cgplace *place, const char *path)
 		     "loop of signals\n");
 	if (cgdir_field(tree->dir, "cpu.stat", "usage_usec") != -1)
 		tree->can |= CGROUP_CPU_TIME;
-	for (size_t i = 0; i < CONTROLLERS; i++)
-		if (controllers[i].v2 != 0 && hand_down(place, tree, i))
-			tree->can |= controllers[i].v2;
+	open_v2_controllers(place, tree);
 	place->can |= tree->can;
 	place->count++;
 }
@@ -399,30 +436,10 @@ int cgplace_open(struct cgplace *place, enum cgroup_mode mode, struct err *err)
 	return -1;
 }
 
-/* Back to where we were born, or our group could not be removed: a group with controllers handed
- * down takes no processes, so those we switched on go off first. */
-static void move_back(struct cgplace_tree *tree)
-{
-	char text[32];
-	for (size_t i = 0; i < CONTROLLERS; i++) {
-		snprintf(text, sizeof text, "-%s", controllers[i].name);
-		(void)cgdir_write(tree->dir, "cgroup.subtree_control", text);
-		if (tree->switched & 1u << i)
-			(void)cgdir_write(tree->parent, "cgroup.subtree_control", text);
-	}
-	if (tree->moved)
-		(void)cgdir_write(tree->parent, "cgroup.procs", "0");
-}
-
 void cgplace_close(struct cgplace *place)
 {
-	for (size_t i = 0; i < place->count; i++) {
-		struct cgplace_tree *tree = &place->trees[i];
-		if (tree->v2)
-			move_back(tree);
-		(void)cgdir_end(tree->parent, place->name, 0);
-		tree_close(tree);
-	}
+	for (size_t i = 0; i < place->count; i++)
+		tree_end(place, &place->trees[i]);
 	place->count = 0;
 	buf_free(&place->notes);
 }

@@ -251,6 +251,18 @@ static int open_parent(char *path, char **name)
 	return fd;
 }
 
+/* Where the worker had moved into a leaf of its own group, so were we born there. */
+static bool lives_in(int parent, const char *name)
+{
+	int dir = cgdir_open(parent, name);
+	int spare = dir == -1 ? -1 : cgdir_open(dir, CGDIR_SPARE);
+	if (dir != -1)
+		close(dir);
+	if (spare != -1)
+		close(spare);
+	return spare != -1;
+}
+
 static bool end_groups(const struct notes *notes)
 {
 	bool done = true;
@@ -260,9 +272,9 @@ static bool end_groups(const struct notes *notes)
 		int parent = open_parent((char *)(uintptr_t)note + 1, &name);
 		if (parent == -1)
 			continue;
-		/* Where the worker had moved into its own group, so were we. */
-		(void)cgdir_write(parent, "cgroup.procs", "0");
 		done = cgdir_end(parent, name, 1) == 0 && done;
+		if (lives_in(parent, name))
+			(void)cgdir_leave(parent, name);
 		close(parent);
 	}
 	return done;

@@ -57,4 +57,12 @@ int cgdir_remove(int parent, const char *name);
  * there; the work is done when nothing else is left.  0, or -1 when it is not done yet. */
 int cgdir_end(int parent, const char *name, int patience);
 
+/* cgdir_move(from, to): every process of the one group into the other. */
+void cgdir_move(int from, int to);
+
+/* cgdir_leave(parent, name): who lives in ${name}/CGDIR_SPARE goes back to ${parent}, whose
+ * controllers are switched off first (a group that hands them down takes no processes), and the
+ * empty groups are removed.  0, or -1 where something still lives there. */
+int cgdir_leave(int parent, const char *name);
+
 #endif

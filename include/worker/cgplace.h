@@ -22,8 +22,7 @@ struct cgplace_tree {
 	int dir;      /* our group; holds the lock */
 	unsigned can; /* what is used of it: bits of enum cgroup_can */
 	bool v2;
-	bool moved;	   /* this process was moved into the leaf CGDIR_SPARE */
-	unsigned switched; /* controllers we switched on in ${parent} */
+	bool moved; /* this process was moved into the leaf CGDIR_SPARE */
 };
 
 struct cgplace {

@@ -34,6 +34,13 @@ local function sh(script)
   return process.run({ argv = { "sh", "-c", script }, env = ENV }).stdout
 end
 
+local function keeper_of(worker)
+  local children = read(("/proc/%d/task/%d/children"):format(worker, worker)) or ""
+  for pid in children:gmatch("%d+") do
+    if read(("/proc/%s/comm"):format(pid)) == "keeper\n" then return math.tointeger(pid) end
+  end
+end
+
 -- Its output goes to a file: the worker is killed, and nobody shall wait for the end of a pipe.
 local function victim(mode, test)
   local dir = os.tmpname()
@@ -122,8 +129,7 @@ describe("the keeper", function()
       sh("kill -9 " .. it.keeper)
       local second
       assert.is_true(within(10, function()
-        local found = sh("pgrep -x keeper -P " .. it.worker.pid):match("%d+")
-        second = math.tointeger(found)
+        second = keeper_of(it.worker.pid)
         return second ~= nil and second ~= it.keeper
       end))
       it.worker:kill("KILL")
