@@ -215,7 +215,11 @@ static void child_signal(void *arg, int signo)
 			break;
 		reap(info.si_pid);
 	}
-	each_child_of_all(reap_unowned);
+	/* The kernel gives orphans to our first thread, so only its list is asked: this happens at the
+	 * end of every child, and what the other threads have cloned is owned. */
+	char tid[16];
+	snprintf(tid, sizeof tid, "%d", (int)getpid());
+	each_child(tid, reap_unowned);
 }
 
 int orphans_open(struct loop *loop, struct err *err)
