@@ -215,8 +215,8 @@ static void child_signal(void *arg, int signo)
 			break;
 		reap(info.si_pid);
 	}
-	/* The kernel gives orphans to our first thread, so only its list is asked: this happens at the
-	 * end of every child, and what the other threads have cloned is owned. */
+	/* The kernel gives orphans to our first thread, so only its list is asked: this happens at
+	 * the end of every child, and what the other threads have cloned is owned. */
 	char tid[16];
 	snprintf(tid, sizeof tid, "%d", (int)getpid());
 	each_child(tid, reap_unowned);
