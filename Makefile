@@ -11,7 +11,7 @@ DESTDIR ?=
 # Debian packages: to build and run, to run the specs, to lint.
 PACKAGES_BUILD = gcc libc6-dev make liblua5.4-dev libcurl4-openssl-dev lua-cjson lua-cjson-dev \
                  libyaml-dev libnghttp2-dev
-PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl
+PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl strace
 PACKAGES_LINT  = $(PACKAGES_TEST) clang clang-format cppcheck lua-check valgrind
 
 # Lua and lua-cjson are linked in, the rest comes from the system.

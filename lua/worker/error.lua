@@ -7,7 +7,8 @@
 --   grpc       a status that is not OK                          wire   an answer nobody can read
 --   gone       the server no longer knows this worker           cancelled  somebody ended this
 --   spawn      a program could not be started                   limit  more than is allowed
---   config     a person's mistake in the configuration          bug    ours
+--   config     a person's mistake in the configuration          file   the disk said no
+--   locked     somebody else holds it                            bug    ours
 local sys = require "worker.core.sys"
 
 local error_module = {}

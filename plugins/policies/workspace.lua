@@ -20,6 +20,15 @@ local function name_of(job)
   return ("job-%s-"):format(plain)
 end
 
+-- The root is made when it turns out to be missing, not looked for every time.
+local function make(root, job)
+  local prefix = fs.join(root, name_of(job))
+  local ok, dir = pcall(fs.temp_dir, prefix)
+  if ok then return dir end
+  fs.mkdir(root, { parents = true, mode = PRIVATE })
+  return fs.temp_dir(prefix)
+end
+
 local function must_keep(conf, result)
   return conf.keep == "always" or conf.keep == "failed" and (not result or result.state ~= "success")
 end
@@ -33,9 +42,7 @@ end
 
 function workspace.run(conf, next)
   return function(job, ctx)
-    local root = conf.dir or ctx.workspace
-    fs.mkdir(root, { parents = true, mode = PRIVATE })
-    local dir = fs.temp_dir(fs.join(root, name_of(job)))
+    local dir = make(conf.dir or ctx.workspace, job)
     ctx.workdir = dir
     local result
     local _ <close> = setmetatable({}, { __close = function()

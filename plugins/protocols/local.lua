@@ -149,7 +149,7 @@ end
 -- From here on the job counts as started: see adopt().
 function local_.start(self, job)
   fs.open(fs.join(self.own, job.file .. ".started"), "w"):close()
-  fs.mkdir(job.out, { parents = true })
+  fs.mkdir(job.out)
   self.logs[job.id] = {}
 end
 
@@ -179,7 +179,7 @@ local function result_text(job, result)
 end
 
 function local_.finish(self, job, result)
-  fs.mkdir(job.out, { parents = true })
+  fs.mkdir(job.out) -- there already, unless the job never started
   close_logs(self, job)
   fs.write(fs.join(job.out, "result.json"), result_text(job, result))
   fs.rename(fs.join(self.own, job.file), fs.join(job.out, job.file))
