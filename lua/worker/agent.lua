@@ -22,6 +22,7 @@ local agent = {}
 local PULSE_EVERY = 10
 local CLAIM_GRACE = 35        -- how long a claim under way may take once the worker drains
 local EMPTY_PAUSE = 0.05      -- between empty claims, whatever the policies say
+local USELESS_PAUSE = 1       -- after a job that cannot be used: the next claim brings it again
 
 local EXIT_SOFTWARE = 70
 
@@ -122,6 +123,7 @@ local function claim_loop(server, scope)
         server:drain("the server has no more work")
       elseif job ~= nil then
         taken = accept(server, scope, job, place)
+        if not taken then server:pause(USELESS_PAUSE) end
       end
     end
     if not taken then place:release() end
@@ -208,9 +210,10 @@ end
 
 --- `server:serve()`: open, work until drained, close. Returns an exit code.
 function methods:serve()
-  build_chains(self)
-  local ok, why = task.try(task.scope, function(scope)
+  -- Not task.try: even a plugin that raises a cancel of its own ends no more than this server.
+  local ok, why = pcall(task.scope, function(scope)
     local claimers = {}
+    build_chains(self)
     scope:spawn(function() link.open(self) end)
     link.wait_ready(self)
     if self.state == "ready" then replay(self, scope) end

@@ -107,6 +107,11 @@ local function result_of(exit, usage, oom)
   return result
 end
 
+-- What this machine cannot do is said once, at start.
+function shell.check()
+  cgroup.open()
+end
+
 function shell.run(conf, job, ctx)
   local group, missing = group_of(ctx)
   local _ <close> = group
@@ -116,6 +121,7 @@ function shell.run(conf, job, ctx)
     fs.chown(ctx.workdir, uid, -1)
   end
   local child <close> = process.spawn(request_of(conf, job, ctx, group, missing))
+  local _ <close> = not group and cgroup.keep("session", child.pid) or nil
   local ending <close> = process.ending(child, { signal = conf.signal, grace = ctx.grace })
   for stream, text in child:output(conf.drain) do ctx.log(stream, text) end
   local exit = child:wait()

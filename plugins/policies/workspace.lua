@@ -1,4 +1,5 @@
 -- workspace: a directory of its own for every job.
+local cgroup = require "worker.cgroup"
 local fs = require "worker.fs"
 local log = require "worker.log"
 
@@ -44,6 +45,8 @@ function workspace.run(conf, next)
   return function(job, ctx)
     local dir = make(conf.dir or ctx.workspace, job)
     ctx.workdir = dir
+    -- Should the worker be killed, its keeper removes the directory.
+    local _ <close> = conf.keep == "never" and cgroup.keep("dir", fs.realpath(dir)) or nil
     local result
     local _ <close> = setmetatable({}, { __close = function()
       if must_keep(conf, result) then
