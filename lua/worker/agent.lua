@@ -24,7 +24,7 @@ local CLAIM_GRACE = 35        -- how long a claim under way may take once the wo
 local EMPTY_PAUSE = 0.05      -- between empty claims, whatever the policies say
 local USELESS_PAUSE = 1       -- after a job that cannot be used: the next claim brings it again
 
-local EXIT_SOFTWARE = 70
+local EXIT_SOFTWARE, EXIT_CONFIG = 70, 78
 
 local methods = {}
 local meta = { __index = methods, __name = "worker.server" }
@@ -208,12 +208,22 @@ local function close(server)
   end
 end
 
+-- An executor that cannot work on this machine is found out before a job is claimed for it.
+local function check_executor(server)
+  local check = server.executor.plugin.check
+  if not check then return true end
+  local ok, why = task.try(check, server.executor.conf)
+  if not ok then link.fail_server(server, why, EXIT_CONFIG) end
+  return ok
+end
+
 --- `server:serve()`: open, work until drained, close. Returns an exit code.
 function methods:serve()
   -- Not task.try: even a plugin that raises a cancel of its own ends no more than this server.
   local ok, why = pcall(task.scope, function(scope)
     local claimers = {}
     build_chains(self)
+    if not check_executor(self) then return end
     scope:spawn(function() link.open(self) end)
     link.wait_ready(self)
     if self.state == "ready" then replay(self, scope) end

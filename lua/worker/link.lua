@@ -30,7 +30,8 @@ local function judge(why)
   return "later"
 end
 
-local function fail_server(server, why, code)
+--- `link.fail_server(server, why, code)`: this server is given up; the worker ends with this code.
+function link.fail_server(server, why, code)
   server.failure = why
   server.exit_code = code
   log.error("server.stopped", ("%s: %s; this server is given up"):format(server.name, tostring(why)),
@@ -59,7 +60,7 @@ function link.open(server)
     end
     link.report_bug(server, "open", self)
     if judge(self) == "refused" then
-      fail_server(server, self, err.is(self, "config") and EXIT_CONFIG or EXIT_AUTH)
+      link.fail_server(server, self, err.is(self, "config") and EXIT_CONFIG or EXIT_AUTH)
       return false
     end
     if server.trouble:failed(self, { server = server.name }) then
@@ -67,7 +68,7 @@ function link.open(server)
     end
     server.open_tries = (server.open_tries or 0) + 1
     if server.max_open_tries and server.open_tries >= server.max_open_tries then
-      fail_server(server, self, EXIT_UNAVAILABLE)
+      link.fail_server(server, self, EXIT_UNAVAILABLE)
       return false
     end
     if not server:pause(attempt:delay(err.is(self) and self.retry_after or nil)) then return false end
@@ -100,7 +101,7 @@ function link.heard(server, what, why, seen)
   if judge(why) == "gone" then
     link.reopen(server, seen)
   elseif judge(why) == "refused" and what ~= "log" then
-    fail_server(server, why, EXIT_AUTH)
+    link.fail_server(server, why, EXIT_AUTH)
   else
     server.trouble:failed(what .. ": " .. tostring(why), { server = server.name })
   end

@@ -308,4 +308,14 @@ describe("worker.agent", function()
     run(server)
     assert.same({ "outer", "inner", "inner" }, order)
   end)
+
+  it("claims nothing when the executor cannot work on this machine", function()
+    local plugin, said = protocol { { id = "a" } }
+    local cannot = executor(function() return { state = "success" } end)
+    cannot.plugin.check = function() err.raise("config", "there is no docker here") end
+    local server, run = serve(plugin, { executor = cannot })
+    assert.equal(78, run(server))
+    assert.equal(0, said.claims)
+    assert.equal(0, said.open)
+  end)
 end)
