@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "worker/clock.h"
+#include "worker/curb.h"
 #include "worker/door.h"
 #include "worker/log.h"
 #include "worker/loop.h"
@@ -329,6 +330,7 @@ static int host_setup(lua_State *L)
 {
 	struct host *host = lua_touserdata(L, 1);
 	luaL_openlibs(L);
+	curb_install(L);
 	host_open_modules(L, host);
 	host->tasks = tasks_open(host, L);
 	return 0;

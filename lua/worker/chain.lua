@@ -2,16 +2,25 @@
 --
 -- The order is the order written in the configuration, outermost first.  A policy that has nothing
 -- to say about a chain is not in it.
+local guard = require "worker.guard"
+
 local chain = {}
+
+local function link(which, policy, call)
+  local wrapped = policy.plugin[which](policy.conf, call)
+  if type(wrapped) ~= "function" then
+    error(("policy '%s': its '%s' returned a %s; it returns the function to call instead of `next`")
+      :format(policy.plugin.name, which, type(wrapped)), 0)
+  end
+  return guard.wrap(wrapped)
+end
 
 --- `chain.build(which, policies, innermost)`: `policies` is a list of { plugin=, conf= }; returns the
 -- function that goes through all of them to `innermost`.
 function chain.build(which, policies, innermost)
   local call = innermost
   for i = #policies, 1, -1 do
-    local policy = policies[i]
-    local wrap = policy.plugin[which]
-    if wrap then call = wrap(policy.conf, call) end
+    if policies[i].plugin[which] then call = link(which, policies[i], call) end
   end
   return call
 end

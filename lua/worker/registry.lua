@@ -5,6 +5,7 @@
 -- and where; it matters only when somebody asks for it.
 local err = require "worker.error"
 local fs = require "worker.fs"
+local guard = require "worker.guard"
 local sandbox = require "worker.sandbox"
 local schema = require "worker.schema"
 local text = require "worker.text"
@@ -89,24 +90,22 @@ end
 
 -- Loading --------------------------------------------------------------------------------------------
 
-local function message_of(why)
-  if err.is(why) then return why.message end
-  return tostring(why)
-end
-
 -- Run a plugin's file; the plugin, or nil and what is wrong, with file and line.
 local function load_plugin(entry)
   local source, why = read(entry.path)
   if not source then return nil, ("%s: %s"):format(entry.path, tostring(why)) end
   local chunk, syntax = load(source, "@" .. entry.path, "t", sandbox.env(entry, read))
   if not chunk then return nil, syntax end
-  local ok, plugin = pcall(chunk, entry.name)
+  local ok, plugin = pcall(guard.wrap(chunk), entry.name)
   if not ok then
     if err.is(plugin, "cancelled") then error(plugin, 0) end
-    return nil, message_of(plugin)
+    return nil, plugin.message
   end
   local wrong = check_plugin(plugin, entry.kind, entry.name)
   if wrong then return nil, ("%s: %s"):format(entry.path, wrong) end
+  for _, slot in ipairs(KINDS[entry.kind].slots) do
+    plugin[slot] = plugin[slot] and guard.wrap(plugin[slot])
+  end
   return plugin
 end
 

@@ -32,8 +32,22 @@ local function safe_xpcall(fn, handler, ...)
   return passing(xpcall(fn, function(why) return must_pass(why) and why or handler(why) end, ...))
 end
 
-local function safe_getmetatable(value)
-  if type(value) == "table" then return getmetatable(value) end
+-- A plugin sees the metatables it has set itself; those of the library are shared by everybody.
+-- No __gc: it would run in whatever task makes garbage next, where no limit of time reaches it.
+local function metatables()
+  local own = setmetatable({}, { __mode = "k" })
+  local function set(value, meta)
+    if type(meta) == "table" and rawget(meta, "__gc") ~= nil then
+      error("a plugin may not use __gc: use a `local x <close>`", 2)
+    end
+    if type(meta) == "table" then own[meta] = true end
+    return setmetatable(value, meta)
+  end
+  local function get(value)
+    local meta = type(value) == "table" and getmetatable(value)
+    return own[meta] and meta or nil
+  end
+  return set, get
 end
 
 local function copy_of(library, without)
@@ -44,15 +58,32 @@ local function copy_of(library, without)
   return copy
 end
 
+-- Data of a module is copied: no plugin can change what another one sees.
+local function own_copy(value)
+  if type(value) ~= "table" or getmetatable(value) ~= nil then return value end
+  local copy = {}
+  for key, item in pairs(value) do copy[key] = own_copy(item) end
+  return copy
+end
+
+-- A cancel is the driver's alone: it passes through every pcall.
+local function refuse_cancel(fn)
+  return function(kind, ...)
+    if kind == "cancelled" then error("only the worker cancels; use another kind of error", 2) end
+    return fn(kind, ...)
+  end
+end
+
 -- A module as a plugin sees it: readable, not writable.
 local function view_of(module, name)
-  if type(module) ~= "table" then return module end
+  local copy = own_copy(module)
+  if name == "error" then copy.new, copy.raise = refuse_cancel(copy.new), refuse_cancel(copy.raise) end
   return setmetatable({}, {
-    __index = module,
+    __index = copy,
     __newindex = function(_, key)
-      error(("worker.%s is shared by all plugins; '%s' cannot be set in it"):format(name, key), 2)
+      error(("worker.%s is the same for all plugins; '%s' cannot be set in it"):format(name, key), 2)
     end,
-    __pairs = function() return next, module end,
+    __pairs = function() return next, copy end,
     __metatable = false,
   })
 end
@@ -94,10 +125,11 @@ end
 --- `sandbox.env(plugin, read)`: a fresh environment for `plugin` {name=, folder=}; `read(path)`
 -- gives a file's text.
 function sandbox.env(plugin, read)
+  local set_metatable, get_metatable = metatables()
   local base = {
     assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, select = select,
     rawequal = rawequal, rawget = rawget, rawlen = rawlen, rawset = rawset,
-    setmetatable = setmetatable, getmetatable = safe_getmetatable,
+    setmetatable = set_metatable, getmetatable = get_metatable,
     tonumber = tonumber, tostring = tostring, type = type, _VERSION = _VERSION,
     pcall = safe_pcall, xpcall = safe_xpcall, print = printer(plugin.name),
     string = copy_of(string, { dump = true }), table = copy_of(table), math = copy_of(math),
