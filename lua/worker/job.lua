@@ -1,4 +1,6 @@
 -- job.lua: what a job and a result look like, checked where they enter the worker.
+local secret = require "worker.secret"
+
 local job = {}
 
 -- How a job can end.  `failed` is the job's own fault, `error` is ours (safe to try elsewhere).
@@ -12,6 +14,22 @@ local function is_list_of_strings(value)
   if type(value) ~= "table" or #value == 0 then return false end
   for _, word in ipairs(value) do
     if type(word) ~= "string" then return false end
+  end
+  return true
+end
+
+local function is_map_of_strings(value)
+  if type(value) ~= "table" then return false end
+  for name, text in pairs(value) do
+    if type(name) ~= "string" or type(text) ~= "string" then return false end
+  end
+  return true
+end
+
+local function is_list_of_secrets(value)
+  if type(value) ~= "table" then return false end
+  for _, one in ipairs(value) do
+    if type(one) ~= "string" and not secret.is(one) then return false end
   end
   return true
 end
@@ -30,11 +48,13 @@ function job.check(value)
   if value.timeout ~= nil and not (type(value.timeout) == "number" and value.timeout >= 0) then
     return "timeout must be a number of seconds"
   end
-  if value.env ~= nil then
-    if type(value.env) ~= "table" then return "env must be a table" end
-    for name, text in pairs(value.env) do
-      if type(name) ~= "string" or type(text) ~= "string" then return "env must map names to strings" end
-    end
+  for _, field in ipairs { "cwd", "stdin" } do
+    if value[field] ~= nil and type(value[field]) ~= "string" then return field .. " must be a string" end
+  end
+  if value.env ~= nil and not is_map_of_strings(value.env) then return "env must map names to strings" end
+  if value.limits ~= nil and type(value.limits) ~= "table" then return "limits must be a table" end
+  if value.secrets ~= nil and not is_list_of_secrets(value.secrets) then
+    return "secrets must be a list of strings"
   end
 end
 
