@@ -6,7 +6,8 @@
 -- decision: again later, open anew, stop this server, or a result of the job.
 --
 -- A claim that is under way when the worker is asked to stop is not broken off: the job it may
--- bring would be lost.  It gets a grace, and what it brings is given back or run.
+-- bring would be lost.  It gets a grace, and what it brings is given back or run.  A plugin whose
+-- claim takes nothing before it returns says so with claim_breaks = true.
 local chain = require "worker.chain"
 local err = require "worker.error"
 local jobs = require "worker.job"
@@ -190,7 +191,7 @@ end
 
 -- Once the worker drains, claims under way get a grace; then they are broken off.
 local function wait_claimers(server, claimers)
-  local until_ = sys.mono() + (server.conf.claim_grace or CLAIM_GRACE)
+  local until_ = sys.mono() + (server.plugin.claim_breaks and 0 or CLAIM_GRACE)
   for _, claimer in ipairs(claimers) do
     local left = math.max(0, until_ - sys.mono())
     if not task.within(left, claimer.join, claimer) then claimer:cancel("the worker stops") end

@@ -26,6 +26,28 @@ local nothing = {
   settle = function() end, forget = function() end, left = function() return {} end, close = function() end,
 }
 
+-- Everything in the journal when it is opened is of an earlier life.
+local function leftovers_of(journal)
+  local list, by_key = {}, {}
+  for key, kind, payload in journal:live() do
+    local ok, value = pcall(json.decode, payload)
+    if ok and type(value) == "table" then
+      local left = by_key[key]
+      if not left then
+        left = { server = key:match("^[^\0]*") }
+        by_key[key], list[#list + 1] = left, left
+      end
+      left.job = left.job or value.job
+      left.result = value.result or left.result
+      left.started = left.started or kind ~= "claim"
+    end
+  end
+  for i = #list, 1, -1 do
+    if not list[i].job then table.remove(list, i) end
+  end
+  return list
+end
+
 --- `record.none()`: a record that keeps nothing.
 function record.none() return nothing end
 
@@ -45,7 +67,9 @@ end
 
 --- `record.new(journal, options)`: on top of an open worker.journal; options.sync = "always" or nil.
 function record.new(journal, options)
-  return setmetatable({ journal = journal, sync = options and options.sync == "always" }, meta)
+  return setmetatable({
+    journal = journal, sync = options and options.sync == "always", leftovers = leftovers_of(journal),
+  }, meta)
 end
 
 local function key_of(server, job) return server.name .. "\0" .. job.id end
@@ -100,25 +124,14 @@ function methods:forget(server, job)
 end
 
 --- `record:left(server)`: what an earlier life left for this server, in the order of the claims: a
--- list of { job=, started=, result= }.
+-- list of { job=, started=, result= }.  Handed out once: a second server of that name (after a
+-- reload) has nothing to do with it.
 function methods:left(server)
-  local list, by_key, prefix = {}, {}, server.name .. "\0"
-  for key, kind, payload in self.journal:live() do
-    local ok, value = pcall(json.decode, payload)
-    if key:sub(1, #prefix) == prefix and ok and type(value) == "table" then
-      local left = by_key[key]
-      if not left then
-        left = {}
-        by_key[key], list[#list + 1] = left, left
-      end
-      left.job = left.job or value.job
-      left.result = value.result or left.result
-      left.started = left.started or kind ~= "claim"
-    end
+  local list, rest = {}, {}
+  for _, left in ipairs(self.leftovers) do
+    table.insert(left.server == server.name and list or rest, left)
   end
-  for i = #list, 1, -1 do
-    if not list[i].job then table.remove(list, i) end
-  end
+  self.leftovers = rest
   return list
 end
 

@@ -21,7 +21,7 @@ local KINDS = {
     folder = "protocols",
     needs = { "open", "claim" },
     slots = { "open", "claim", "fetch", "start", "pulse", "beat", "log", "finish", "release", "close" },
-    data = { "finish_once", "output", "batch", "claims", "keeps_record" },
+    data = { "finish_once", "output", "batch", "claims", "claim_breaks", "keeps_record" },
   },
   executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = {} },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" }, data = {} },
@@ -94,6 +94,7 @@ end
 local function load_plugin(entry)
   local source, why = read(entry.path)
   if not source then return nil, ("%s: %s"):format(entry.path, tostring(why)) end
+  entry.digest = text.sha256(source)
   local chunk, syntax = load(source, "@" .. entry.path, "t", sandbox.env(entry, read))
   if not chunk then return nil, syntax end
   local ok, plugin = pcall(guard.wrap(chunk), entry.name)
@@ -152,6 +153,12 @@ function methods:get(kind, name)
     return nil, ("%s '%s' cannot be used: %s"):format(kind, name, entry.problem)
   end
   return entry.plugin
+end
+
+--- `registry:digest(kind, name)`: changes when the plugin's file does.
+function methods:digest(kind, name)
+  local entry = self.found[kind] and self.found[kind][name]
+  return entry and entry.digest
 end
 
 --- `registry:names(kind)`: the names of all plugins of a kind, sorted.

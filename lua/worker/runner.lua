@@ -4,19 +4,23 @@
 --               are cancelled); second: cancel them now; third: exit at once
 --   QUIT        cancel the running jobs at once
 --   USR1        like the first TERM, with no limit of time
---   HUP         (reserved for reloading) is told and ignored
+--   HUP         read the configuration and the plugins again: servers that changed are replaced (the
+--               old one drains, the new one takes over); with mistakes in it all stays as it is
+--   USR2        tell in the log what every server and job is doing
 local agent = require "worker.agent"
 local err = require "worker.error"
+local fingerprint = require "worker.fingerprint"
 local fs = require "worker.fs"
 local log = require "worker.log"
 local record = require "worker.record"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
+local text = require "worker.text"
 local time = require "worker.time"
 
 local runner = {}
 
-local EXIT_CANCELLED, EXIT_TWIN, EXIT_IO = 80, 82, 74
+local EXIT_SOFTWARE, EXIT_IO, EXIT_CANCELLED, EXIT_TWIN = 70, 74, 80, 82
 
 -- The journal lives in the state directory; a worker that needs none (all its servers keep their own
 -- record) does not touch it.
@@ -58,6 +62,78 @@ local function drain_all(self, why, limit)
   end)
 end
 
+-- The life of servers --------------------------------------------------------------------------------
+
+local function start_server(self, entry)
+  local server = new_server(self.conf, entry, self.shared)
+  server.print = fingerprint.of(self.conf, entry)
+  self.servers[#self.servers + 1] = server
+  self.scope:spawn(function()
+    local ok, code = pcall(server.serve, server)
+    self.codes[#self.codes + 1] = ok and code or EXIT_SOFTWARE
+    for i, other in ipairs(self.servers) do
+      if other == server then
+        table.remove(self.servers, i)
+        break
+      end
+    end
+    self.ended:fire()
+  end)
+end
+
+local function by_name(servers)
+  local map = {}
+  for _, server in ipairs(servers) do
+    if not server.draining then map[server.name] = server end
+  end
+  return map
+end
+
+-- What changed is replaced; a server that stays is not touched.
+local function apply(self, conf)
+  local now, changes = by_name(self.servers), {}
+  self.conf = conf
+  for _, entry in ipairs(conf.servers) do
+    local old = now[entry.name]
+    now[entry.name] = nil
+    if not old or old.print ~= fingerprint.of(conf, entry) then
+      if old then old:drain("its configuration has changed") end
+      changes[#changes + 1] = (old and "changed " or "new ") .. entry.name
+      start_server(self, entry)
+    end
+  end
+  for name, old in pairs(now) do
+    old:drain("it is no longer in the configuration")
+    changes[#changes + 1] = "gone " .. name
+  end
+  table.sort(changes)
+  log.info("worker.reloaded", #changes == 0 and "the configuration was read again: nothing has changed"
+    or "the configuration was read again: " .. table.concat(changes, ", "))
+end
+
+local function reload(self)
+  if self.asked > 0 or not self.shared.reload then return end
+  local conf = self.shared.reload()
+  if conf then
+    apply(self, conf)
+  else
+    log.error("worker.reload_failed", "the new configuration has mistakes; the old one stays in force")
+  end
+end
+
+-- Telling --------------------------------------------------------------------------------------------
+
+local function tell_state(self)
+  for _, server in ipairs(self.servers) do
+    log.info("server.state", ("%s is %s%s: %d of %d slots busy, %d jobs done"):format(server.name, server.state,
+      server.draining and ", draining" or "", server.running, server.slots, server.done), { server = server.name })
+    for id, ctx in pairs(server.contexts) do
+      log.info("job.state", ("job %s runs for %s: %s"):format(id, time.format_duration(sys.mono() - ctx.began),
+        text.sample(ctx:last_line() or "no output yet")), { server = server.name, job = id })
+    end
+  end
+end
+
 local function on_signal(self, name)
   if name == "USR1" then
     return drain_all(self, "asked to by SIGUSR1")
@@ -65,7 +141,9 @@ local function on_signal(self, name)
     drain_all(self, "asked to by SIGQUIT")
     return cancel_all(self, "the worker stops")
   elseif name == "HUP" then
-    return log.info("worker.hangup", "SIGHUP: the configuration is read at start only")
+    return reload(self)
+  elseif name == "USR2" then
+    return tell_state(self)
   end
   self.asked = self.asked + 1
   if self.asked == 1 then
@@ -81,7 +159,7 @@ local function on_signal(self, name)
 end
 
 local function watch_signals(self)
-  local signals <close> = sys.signals { "TERM", "INT", "QUIT", "USR1", "HUP" }
+  local signals <close> = sys.signals { "TERM", "INT", "QUIT", "USR1", "USR2", "HUP" }
   while true do on_signal(self, signals:wait()) end
 end
 
@@ -90,9 +168,12 @@ end
 local methods = {}
 local meta = { __index = methods, __name = "worker.runner" }
 
---- `runner.new(conf, shared)`: conf from worker.config; shared = { events= }.
+--- `runner.new(conf, shared)`: conf from worker.config; shared = { events=, console=, reload= }: reload
+-- reads the configuration again, and returns nil when it is wrong.
 function runner.new(conf, shared)
-  return setmetatable({ conf = conf, shared = shared, servers = {}, asked = 0 }, meta)
+  return setmetatable({
+    conf = conf, shared = shared, servers = {}, codes = {}, asked = 0, ended = task.signal(),
+  }, meta)
 end
 
 --- `runner:busy()`: whether any job runs.
@@ -104,9 +185,9 @@ function methods:busy()
 end
 
 -- The worst news wins: a refused server before a cancelled job.
-local function exit_code(self, codes)
+local function exit_code(self)
   local worst = 0
-  for _, code in ipairs(codes) do worst = math.max(worst, code) end
+  for _, code in ipairs(self.codes) do worst = math.max(worst, code) end
   if worst == 0 and self.cancelled then return EXIT_CANCELLED end
   return worst
 end
@@ -118,23 +199,17 @@ function methods:run()
     log.error("worker.state", tostring(kept))
     return err.is(kept, "busy") and EXIT_TWIN or EXIT_IO
   end
-  local shared = self.shared
-  shared.record = kept
-  for i, entry in ipairs(self.conf.servers) do self.servers[i] = new_server(self.conf, entry, shared) end
-  local codes = {}
+  self.shared.record = kept
+  local console = self.shared.console
   task.scope(function(scope)
     self.scope = scope
     scope:spawn(watch_signals, self)
-    if shared.console and shared.console.terminal then scope:spawn(shared.console.run, shared.console) end
-    local serving = {}
-    for i, server in ipairs(self.servers) do serving[i] = scope:spawn(server.serve, server) end
-    for i, handle in ipairs(serving) do
-      local joined, code = handle:join()
-      codes[i] = joined and code or 70
-    end
+    if console and console.terminal then scope:spawn(console.run, console) end
+    for _, entry in ipairs(self.conf.servers) do start_server(self, entry) end
+    while #self.servers > 0 do self.ended:wait() end
   end)
   kept:close()
-  return exit_code(self, codes)
+  return exit_code(self)
 end
 
 return runner

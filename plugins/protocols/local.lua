@@ -21,6 +21,9 @@ local_.doc = "A directory is the orchestrator: drop a job file in, a result come
 -- The directory itself says what is running and what is done.
 local_.keeps_record = true
 
+-- A claim that is broken off leaves at most a file of ours, which goes back to the inbox.
+local_.claim_breaks = true
+
 local_.config = {
   dir = { "path", default = "worker-jobs", doc = "The directory: jobs go into its inbox/." },
   once = { "boolean", default = false, doc = "Stop when the inbox is empty." },
@@ -195,7 +198,7 @@ end
 
 function local_.close(self)
   self.watch:close()
-  fs.remove_tree(self.own)
+  adopt(self, self.own)
   self.lock:close()
 end
 

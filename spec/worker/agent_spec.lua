@@ -2,6 +2,7 @@ local agent = require "worker.agent"
 local err = require "worker.error"
 local events = require "worker.events"
 local record = require "worker.record"
+local sys = require "worker.core.sys"
 local task = require "worker.task"
 
 -- A protocol in memory: jobs to hand out, and everything that was said to it.
@@ -317,5 +318,16 @@ describe("worker.agent", function()
     assert.equal(78, run(server))
     assert.equal(0, said.claims)
     assert.equal(0, said.open)
+  end)
+
+  it("breaks a claim off at once where the plugin says that it takes nothing", function()
+    local plugin = protocol({}, { claim = function() task.sleep(1000) end, claim_breaks = true })
+    local server, run = serve(plugin)
+    local handle = task.start(run, server)
+    task.sleep(1)
+    local before = sys.mono()
+    server:drain("enough")
+    handle:join()
+    assert.is_true(sys.mono() - before < 1)
   end)
 end)

@@ -69,6 +69,11 @@ function command.run(options, folders)
   if not conf then return EXIT_CONFIG end
   setup_log(conf, options)
   local shared = { events = events.new() }
+  function shared.reload()
+    local fresh = command.load(options, folders)
+    if fresh then setup_log(fresh, options) end
+    return fresh
+  end
   local terminal = sys.isatty(STDERR) and sys.env("TERM") ~= "dumb"
   shared.console = console.new(shared.events, {
     terminal = terminal, color = terminal and options.color ~= false and sys.env("NO_COLOR") == nil,
