@@ -100,22 +100,35 @@ end
 
 -- What dead workers left ---------------------------------------------------------------------------
 
+-- Back to the inbox, beside a namesake that came meanwhile, never over it.
+local function give_back(self, folder, name)
+  local place, n = name, 1
+  while not fs.move(fs.join(folder, name), fs.join(self.inbox, place)) do
+    n = n + 1
+    place = name:gsub("(%.%w+)$", ("-%d%%1"):format(n))
+  end
+end
+
+-- It must not run twice: its end is that it was interrupted.
+local function bury(self, folder, name, id)
+  local out = fs.join(folder, id .. ".out")
+  fs.mkdir(out, { parents = true })
+  fs.rename(fs.join(folder, name), fs.join(out, name))
+  fs.write(fs.join(out, "result.json"), json.encode {
+    id = id, state = "error", reason = "the worker was interrupted while the job ran",
+  } .. "\n")
+  publish(self, out, id)
+  log.warn("job.interrupted", ("job %s was running when its worker died; it is not run again"):format(id))
+end
+
+-- The marker of a job that had started holds its id.
 local function adopt(self, folder)
   for _, name in ipairs(fs.list(folder) or {}) do
-    local started = fs.exists(fs.join(folder, name .. ".started"))
-    if jobfile.is(name) and started then
-      local id = fresh_id(self, name)
-      local out = fs.join(folder, id .. ".out")
-      fs.mkdir(out, { parents = true })
-      fs.rename(fs.join(folder, name), fs.join(out, name))
-      fs.write(fs.join(out, "result.json"), json.encode {
-        id = id, state = "error", reason = "the worker was interrupted while the job ran",
-      } .. "\n")
-      publish(self, out, id)
-      log.warn("job.interrupted", ("job %s was running when its worker died; it is not run again"):format(id))
+    local id = jobfile.is(name) and fs.read(fs.join(folder, name .. ".started"))
+    if id then
+      bury(self, folder, name, id)
     elseif jobfile.is(name) then
-      fs.rename(fs.join(folder, name), fs.join(self.inbox, name))
-      log.info("job.returned", ("%s was claimed by a worker that died before it started"):format(name))
+      give_back(self, folder, name)
     end
   end
   fs.remove_tree(folder)
@@ -151,7 +164,8 @@ end
 
 -- From here on the job counts as started: see adopt().
 function local_.start(self, job)
-  fs.open(fs.join(self.own, job.file .. ".started"), "w"):close()
+  local marker <close> = fs.open(fs.join(self.own, job.file .. ".started"), "w")
+  marker:write(job.id)
   fs.mkdir(job.out)
   self.logs[job.id] = {}
 end
@@ -192,7 +206,7 @@ function local_.finish(self, job, result)
 end
 
 function local_.release(self, job)
-  fs.rename(fs.join(self.own, job.file), fs.join(self.inbox, job.file))
+  give_back(self, self.own, job.file)
   self.taken[job.id] = nil
 end
 
