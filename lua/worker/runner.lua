@@ -13,6 +13,7 @@ local fingerprint = require "worker.fingerprint"
 local fs = require "worker.fs"
 local log = require "worker.log"
 local record = require "worker.record"
+local supervisor = require "worker.supervisor"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
 local text = require "worker.text"
@@ -49,6 +50,7 @@ local function cancel_all(self, why)
 end
 
 local function drain_all(self, why, limit)
+  self.shared.supervisor:stopping()
   for _, server in ipairs(self.servers) do server:drain(why) end
   if not limit or self.limited then return end
   self.limited = true
@@ -113,12 +115,11 @@ end
 
 local function reload(self)
   if self.asked > 0 or not self.shared.reload then return end
-  local conf = self.shared.reload()
-  if conf then
-    apply(self, conf)
-  else
+  self.shared.supervisor:reloading(function()
+    local conf = self.shared.reload()
+    if conf then return apply(self, conf) end
     log.error("worker.reload_failed", "the new configuration has mistakes; the old one stays in force")
-  end
+  end)
 end
 
 -- Telling --------------------------------------------------------------------------------------------
@@ -200,10 +201,15 @@ function methods:run()
     return err.is(kept, "busy") and EXIT_TWIN or EXIT_IO
   end
   self.shared.record = kept
+  self.shared.supervisor = supervisor.new()
+  self.shared.events:listen(function(name, facts)
+    if name == "server.opened" then self.shared.supervisor:ready("working for " .. facts.server) end
+  end)
   local console = self.shared.console
   task.scope(function(scope)
     self.scope = scope
     scope:spawn(watch_signals, self)
+    scope:spawn(self.shared.supervisor.run, self.shared.supervisor)
     if console and console.terminal then scope:spawn(console.run, console) end
     for _, entry in ipairs(self.conf.servers) do start_server(self, entry) end
     while #self.servers > 0 do self.ended:wait() end
