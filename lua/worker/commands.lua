@@ -16,7 +16,7 @@ local commands = {}
 
 commands.GROUPS = {
   { "Work", { "run", "exec", "check" } },
-  { "Plugins", { "plugins", "explain", "new", "spec" } },
+  { "Plugins", { "plugins", "explain", "new", "serve", "spec" } },
   { "This machine", { "config", "doctor", "completion", "version", "help" } },
 }
 
