@@ -10,12 +10,12 @@ DESTDIR ?=
 
 # Debian packages: to build and run, to run the specs, to lint.
 PACKAGES_BUILD = gcc libc6-dev make liblua5.4-dev libcurl4-openssl-dev lua-cjson lua-cjson-dev \
-                 libyaml-dev libnghttp2-dev
+                 libyaml-dev libnghttp2-dev libarchive-dev
 PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl strace
 PACKAGES_LINT  = $(PACKAGES_TEST) clang clang-format cppcheck lua-check valgrind
 
 # Lua and lua-cjson are linked in, the rest comes from the system.
-LDLIBS  = -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -lcurl -lpthread -lm -ldl
+LDLIBS  = -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -lcurl -larchive -lpthread -lm -ldl
 WARN    = -Wall -Wextra -Wshadow -Wundef -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
           -Wredundant-decls -Wvla -Wformat=2
 HARDEN ?= -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE

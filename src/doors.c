@@ -8,6 +8,7 @@ int luaopen_cjson(lua_State *L);
 
 const luaL_Reg doors_list[] = {
 	{"cjson", luaopen_cjson},
+	{"worker.core.archive", luaopen_worker_core_archive},
 	{"worker.core.json", luaopen_worker_core_json},
 	{"worker.core.json_encode", luaopen_worker_core_json_encode},
 	{"worker.core.cgroup", luaopen_worker_core_cgroup},
