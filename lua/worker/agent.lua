@@ -38,7 +38,7 @@ function agent.new(spec)
     executor = spec.executor, policies = spec.policies or {}, events = spec.events,
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
-    state = "opening", jobs = {}, contexts = {}, settled = {}, running = 0, done = 0,
+    state = "opening", jobs = {}, contexts = {}, settled = {}, running = 0, claiming = 0, accepting = 0, done = 0,
     changed = task.signal(), drain_signal = task.signal(),
     trouble = outage.new("server", spec.name),
   }, meta)
@@ -81,6 +81,8 @@ local function claim(server)
   local seen = server.self
   local began = sys.mono()
   local ok, job = task.try(server.claim)
+  link.emit(server, "server.polled", { seconds = sys.mono() - began,
+    result = not ok and "error" or job ~= nil and job ~= "end" and "job" or "empty" })
   if not ok then
     link.heard(server, "claim", job, seen)
     server:pause(EMPTY_PAUSE)
@@ -114,22 +116,39 @@ local function accept(server, scope, job, place)
   return true
 end
 
+-- How many claimers are in a step, for who waits until none is.
+local function counted(server, step, fn)
+  server[step] = server[step] + 1
+  local ok, why = pcall(fn)
+  server[step] = server[step] - 1
+  server.changed:fire(1 << 20)
+  if not ok then error(why, 0) end
+end
+
+-- With a place in hand: one claim and what becomes of it.
+local function claim_for(server, scope, place)
+  if not link.wait_ready(server) or server.draining then return false end
+  local job
+  counted(server, "claiming", function() job = claim(server) end)
+  if job == "end" then server:drain("the server has no more work") end
+  if job == nil or job == "end" then return false end
+  local taken
+  counted(server, "accepting", function() taken = accept(server, scope, job, place) end)
+  if not taken then server:pause(USELESS_PAUSE) end
+  return taken
+end
+
 local function claim_loop(server, scope)
-  while not server.draining do
+  while not server.draining and server.state ~= "closed" do
     local place = server.places:take()
-    local taken = false
-    if link.wait_ready(server) and not server.draining then
-      local job = claim(server)
-      if job == "end" then
-        server:drain("the server has no more work")
-      elseif job ~= nil then
-        taken = accept(server, scope, job, place)
-        if not taken then server:pause(USELESS_PAUSE) end
-      end
-    end
-    if not taken then place:release() end
-    if server.state == "closed" then break end
+    if not claim_for(server, scope, place) then place:release() end
   end
+end
+
+-- A claimer is broken off in its claim or while it waits for a place: neither fails the server.
+local function claimer(server, scope)
+  local ok, why = pcall(claim_loop, server, scope)
+  if not ok and not (server.draining and err.is(why, "cancelled")) then error(why, 0) end
 end
 
 local function pulse_loop(server)
@@ -190,12 +209,12 @@ local function wait_idle(server)
 end
 
 -- Once the worker drains, claims under way get a grace; then they are broken off.
-local function wait_claimers(server, claimers)
-  local until_ = sys.mono() + (server.plugin.claim_breaks and 0 or CLAIM_GRACE)
-  for _, claimer in ipairs(claimers) do
-    local left = math.max(0, until_ - sys.mono())
-    if not task.within(left, claimer.join, claimer) then claimer:cancel("the worker stops") end
-  end
+local function end_claimers(server, claimers)
+  task.within(server.plugin.claim_breaks and 0 or CLAIM_GRACE, function()
+    while server.claiming > 0 do server.changed:wait() end
+  end)
+  while server.accepting > 0 do server.changed:wait() end -- what a claim brought is not dropped
+  for _, handle in ipairs(claimers) do handle:cancel("the worker stops") end
 end
 
 local function close(server)
@@ -230,9 +249,9 @@ function methods:serve()
     if self.state == "ready" then replay(self, scope) end
     if self.plugin.pulse then scope:spawn(pulse_loop, self) end
     local many = math.min(self.slots, self.plugin.claims or 1)
-    for i = 1, many do claimers[i] = scope:spawn(claim_loop, self, scope) end
+    for i = 1, many do claimers[i] = scope:spawn(claimer, self, scope) end
     while not self.draining do self.drain_signal:wait() end
-    wait_claimers(self, claimers)
+    end_claimers(self, claimers)
     wait_idle(self)
   end)
   close(self)

@@ -80,7 +80,7 @@ local function assemble(load, options, top, raw)
   load.registry = open_registry(options, top)
   check_folders(load, top.plugins)
   local conf = {
-    name = top.name or sys.hostname(), log = top.log, shutdown = top.shutdown,
+    name = top.name or sys.hostname(), log = top.log, shutdown = top.shutdown, health = top.health,
     state = top.state or state_dir(load.env), registry = load.registry,
     servers = parts.servers(load, as_read(load, "servers", top.servers, raw.servers) or {}),
     policies = parts.policies(load, policies_as_read(load, top, raw)),

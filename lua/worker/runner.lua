@@ -11,8 +11,10 @@ local agent = require "worker.agent"
 local err = require "worker.error"
 local fingerprint = require "worker.fingerprint"
 local fs = require "worker.fs"
+local health = require "worker.health"
 local log = require "worker.log"
 local record = require "worker.record"
+local stats = require "worker.stats"
 local supervisor = require "worker.supervisor"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -193,6 +195,18 @@ local function exit_code(self)
   return worst
 end
 
+-- An address that cannot be had is no reason to leave the jobs undone.
+local function open_health(self)
+  local address = self.conf.health and self.conf.health.address
+  if not address then return nil end
+  local ok, server = pcall(health.open, address, stats.new(self.shared.events), self)
+  if ok then
+    log.info("health.ready", "health, metrics and status are at " .. (server.url or address), { address = address })
+    return server
+  end
+  log.error("health.failed", ("health and metrics cannot be served at %s: %s"):format(address, tostring(server)))
+end
+
 --- `runner:run()`: work until every server has ended; an exit code.
 function methods:run()
   local ok, kept = pcall(open_record, self.conf)
@@ -206,6 +220,7 @@ function methods:run()
     if name == "server.opened" then self.shared.supervisor:ready("working for " .. facts.server) end
   end)
   local console = self.shared.console
+  local _ <close> = open_health(self)
   task.scope(function(scope)
     self.scope = scope
     scope:spawn(watch_signals, self)

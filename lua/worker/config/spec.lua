@@ -34,6 +34,10 @@ spec.top = {
     doc = "Where the worker keeps what must survive a restart; /var/lib/worker for root if absent." },
   workspace = { "path", example = "/var/lib/worker/work",
     doc = "Where each job gets a folder of its own; work/ in the state folder if absent." },
+  health = { "record", doc = "Health, metrics and a status page over HTTP.", fields = {
+    address = { "string", doc = "Where to listen, host:port or the path of a Unix socket; nowhere if absent.",
+      example = "127.0.0.1:9252" },
+  } },
   shutdown = { "record",
     doc = "What happens to running jobs when the worker is asked to stop.",
     fields = {

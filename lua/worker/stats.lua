@@ -1,0 +1,148 @@
+-- stats.lua: what the worker counts about itself, for /metrics and the status page.
+--
+-- It listens to events; what is a state and not an event (slots, memory) is read when somebody asks.
+local fs = require "worker.fs"
+local metrics = require "worker.metrics"
+local sys = require "worker.core.sys"
+
+local stats = {}
+
+local DURATIONS = { 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600 }
+local POLLS = { 0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60 }
+local RECENT_MOST = 20
+local PAGE = 4096
+
+local methods = {}
+local meta = { __index = methods, __name = "worker.stats" }
+
+local function make(registry)
+  return {
+    build = registry:gauge("worker_build_info", "Version of the worker."),
+    slots = registry:gauge("worker_slots", "Slots by state."),
+    running = registry:gauge("worker_jobs_running", "Jobs that run now."),
+    jobs = registry:counter("worker_jobs_total", "Jobs that ended, by result."),
+    duration = registry:histogram("worker_job_duration_seconds", "How long jobs took.", DURATIONS),
+    polls = registry:counter("worker_poll_total", "Claims, by what they brought."),
+    poll = registry:histogram("worker_poll_duration_seconds", "How long claims took.", POLLS),
+    opened = registry:counter("worker_reconnects_total", "Times a server was opened."),
+    lost = registry:counter("worker_lease_lost_total", "Jobs that the server gave to another worker."),
+    oom = registry:counter("worker_oom_kills_total", "Jobs that needed more memory than they may have."),
+    contact = registry:gauge("worker_heartbeat_age_seconds", "Time since the last good answer."),
+    log_bytes = registry:counter("worker_log_bytes_total", "Output of jobs."),
+    lua = registry:gauge("worker_lua_memory_bytes", "Memory of the Lua state."),
+    rss = registry:gauge("process_resident_memory_bytes", "Resident memory of the worker."),
+    cpu = registry:gauge("process_cpu_seconds_total", "Processor time of the worker."),
+    fds = registry:gauge("process_open_fds", "Open files of the worker."),
+    started = registry:gauge("process_start_time_seconds", "When the worker started."),
+  }
+end
+
+local listeners = {}
+
+listeners["server.polled"] = function(self, facts)
+  self.m.polls:add(1, { source = facts.server, result = facts.result })
+  self.m.poll:observe(facts.seconds, { source = facts.server })
+  if facts.result ~= "error" then self.contacts[facts.server] = sys.mono() end
+end
+
+listeners["server.opened"] = function(self, facts)
+  self.m.opened:add(1, { source = facts.server })
+  self.contacts[facts.server] = sys.mono()
+  self.errors[facts.server] = nil
+end
+
+listeners["server.lost"] = function(self, facts)
+  self.errors[facts.server] = tostring(facts.error)
+end
+
+listeners["job.finished"] = function(self, facts)
+  local result, source = facts.result, facts.server
+  self.m.jobs:add(1, { source = source, result = result.state })
+  self.m.duration:observe(result.duration or 0, { source = source })
+  self.m.log_bytes:add(facts.ctx.bytes or 0, { source = source, state = "read" })
+  if facts.ctx.joblog and facts.ctx.joblog.dropped then
+    self.m.log_bytes:add(facts.ctx.joblog.dropped, { source = source, state = "dropped" })
+  end
+  if result.state == "lost" then self.m.lost:add(1, { source = source }) end
+  if result.state == "oom" then self.m.oom:add(1, { source = source }) end
+  table.insert(self.recent, 1, {
+    id = facts.job.id, server = source, state = result.state, reason = result.reason,
+    duration = result.duration, finished = sys.wall(),
+  })
+  self.recent[RECENT_MOST + 1] = nil
+end
+
+--- `stats.new(events)`: counts from now on.
+function stats.new(events)
+  local registry = metrics.new()
+  local self = setmetatable({
+    registry = registry, m = make(registry), contacts = {}, errors = {}, recent = {}, began = sys.wall(),
+  }, meta)
+  self.m.build:set(1, { version = sys.version(), lua = _VERSION })
+  self.m.started:set(self.began)
+  events:listen(function(name, facts)
+    if listeners[name] then listeners[name](self, facts) end
+  end)
+  return self
+end
+
+-- What the kernel says of this process: resident bytes, cpu seconds, open files.
+local function process_numbers(self)
+  local statm, stat = fs.read("/proc/self/statm"), fs.read("/proc/self/stat")
+  local resident = statm and tonumber(statm:match("^%d+ (%d+)"))
+  if resident then self.m.rss:set(resident * PAGE) end
+  local rest = stat and stat:match("%) (.*)$")
+  local fields = {}
+  for word in (rest or ""):gmatch("%S+") do fields[#fields + 1] = tonumber(word) or 0 end
+  if fields[13] then self.m.cpu:set((fields[12] + fields[13]) / 100) end
+  local fds = fs.list("/proc/self/fd")
+  if fds then self.m.fds:set(#fds) end
+end
+
+local function server_numbers(self, servers)
+  self.m.slots:clear()
+  self.m.running:clear()
+  self.m.contact:clear()
+  for _, server in ipairs(servers) do
+    self.m.slots:add(server.slots, { source = server.name, state = "total" })
+    self.m.slots:add(server.running, { source = server.name, state = "busy" })
+    self.m.running:add(server.running, { source = server.name })
+    if self.contacts[server.name] then
+      self.m.contact:set(sys.mono() - self.contacts[server.name], { source = server.name })
+    end
+  end
+end
+
+--- `stats:text(servers)`: all metrics, for Prometheus.
+function methods:text(servers)
+  process_numbers(self)
+  server_numbers(self, servers)
+  self.m.lua:set((sys.memory()))
+  return self.registry:text()
+end
+
+local function describe_jobs(server)
+  local list = {}
+  for id, ctx in pairs(server.contexts) do
+    list[#list + 1] = { id = id, seconds = sys.mono() - ctx.began, last_line = ctx:last_line(), bytes = ctx.bytes or 0 }
+  end
+  table.sort(list, function(a, b) return a.seconds > b.seconds end)
+  return list
+end
+
+--- `stats:describe(servers)`: the same for people and programs: servers, running jobs, recent results.
+function methods:describe(servers)
+  local list = {}
+  for i, server in ipairs(servers) do
+    list[i] = {
+      name = server.name, state = server.draining and "draining" or server.state, slots = server.slots,
+      running = server.running, done = server.done, jobs = describe_jobs(server),
+      contact_age = self.contacts[server.name] and sys.mono() - self.contacts[server.name] or nil,
+      error = self.errors[server.name],
+    }
+  end
+  return { version = sys.version(), host = sys.hostname(), pid = sys.pid(), started = self.began,
+    servers = list, recent = self.recent }
+end
+
+return stats

@@ -1,0 +1,121 @@
+local agent = require "worker.agent"
+local events = require "worker.events"
+local health = require "worker.health"
+local http = require "worker.http"
+local metrics = require "worker.metrics"
+local record = require "worker.record"
+local stats = require "worker.stats"
+local task = require "worker.task"
+
+describe("worker.metrics", function()
+  it("writes counters, gauges and histograms as Prometheus reads them", function()
+    local registry = metrics.new()
+    registry:counter("a_total", "Things."):add(2, { kind = 'x"\n\\y' })
+    registry:gauge("b", "Now."):set(1.5)
+    local seconds = registry:histogram("c_seconds", "Time.", { 0.1, 1 })
+    seconds:observe(0.05, { of = "p" })
+    seconds:observe(5, { of = "p" })
+    assert.equal([[
+# HELP a_total Things.
+# TYPE a_total counter
+a_total{kind="x\"\n\\y"} 2
+# HELP b Now.
+# TYPE b gauge
+b 1.5
+# HELP c_seconds Time.
+# TYPE c_seconds histogram
+c_seconds_bucket{of="p",le="0.1"} 1
+c_seconds_bucket{of="p",le="1"} 1
+c_seconds_bucket{of="p",le="+Inf"} 2
+c_seconds_sum{of="p"} 5.05
+c_seconds_count{of="p"} 2
+]], registry:text())
+  end)
+end)
+
+describe("worker.health", function()
+  local site, client, runner, server
+
+  -- A worker with one server whose jobs are long, and one that has failed already.
+  local function start()
+    local jobs = { { id = "bad" }, { id = "<i>long</i>" } }
+    local listeners = events.new()
+    server = agent.new {
+      name = "ci", conf = {}, slots = 2, events = listeners, record = record.none(),
+      plugin = { kind = "protocol", name = "fake", api = 1, open = function() return {} end, claim_breaks = true,
+        claim = function()
+          if jobs[1] then return table.remove(jobs, 1) end
+          task.sleep(5)
+        end },
+      executor = { conf = {}, plugin = { run = function(_, job, ctx)
+        if job.id == "bad" then return { state = "failed", reason = "exit code 3" } end
+        ctx.log("stdout", "step 1\n<script>alert(1)</script>\n")
+        task.sleep(3600)
+      end } },
+    }
+    runner = { servers = { server } }
+    site = health.open("127.0.0.1:0", stats.new(listeners), runner)
+    client = http.client { base = site.url }
+  end
+
+  before_each(start)
+  after_each(function()
+    client:close()
+    site:close()
+  end)
+
+  local function serving(fn)
+    task.scope(function(scope)
+      local life = scope:spawn(server.serve, server)
+      task.sleep(1)
+      fn()
+      server:drain("the test is over")
+      server:cancel_jobs("the test is over")
+      life:join()
+    end)
+  end
+
+  it("says that it lives", function()
+    assert.equal("ok\n", client:get("/livez").body)
+  end)
+
+  it("is ready once its servers are, and says which are not", function()
+    local before = client:get("/readyz", { expect = "any" })
+    assert.equal(503, before.status)
+    assert.matches("%[%-%] server ci: opening", before.body)
+    serving(function()
+      assert.equal("ok\n", client:get("/readyz").body)
+      assert.equal("[+] server ci\nok\n", client:get("/readyz?verbose").body)
+      assert.equal("healthy", client:get("/health").json.status)
+    end)
+    assert.equal(503, client:get("/readyz", { expect = "any" }).status)
+  end)
+
+  it("tells what runs and what has ended", function()
+    serving(function()
+      local status = client:get("/status.json").json
+      assert.equal("<i>long</i>", status.servers[1].jobs[1].id)
+      assert.equal("<script>alert(1)</script>", status.servers[1].jobs[1].last_line)
+      assert.equal("failed", status.recent[1].state)
+      local text = client:get("/metrics").body
+      assert.matches('worker_jobs_total{result="failed",source="ci"} 1\n', text, 1, true)
+      assert.matches('worker_slots{source="ci",state="busy"} 1\n', text, 1, true)
+      assert.matches('worker_poll_total{result="job",source="ci"} 2\n', text, 1, true)
+    end)
+  end)
+
+  it("shows a page in which nothing of a job is markup", function()
+    serving(function()
+      local page = client:get("/status").body
+      assert.is_nil(page:find("<script>", 1, true))
+      assert.is_nil(page:find("<i>long", 1, true))
+      assert.is_truthy(page:find("&lt;script&gt;alert(1)", 1, true))
+      assert.is_truthy(page:find("exit code 3", 1, true))
+    end)
+  end)
+
+  it("changes nothing and knows no other page", function()
+    assert.equal(404, client:get("/nothing", { expect = "any" }).status)
+    assert.equal(405, client:post("/metrics", { expect = "any" }).status)
+  end)
+end)
