@@ -330,4 +330,36 @@ describe("worker.agent", function()
     handle:join()
     assert.is_true(sys.mono() - before < 1)
   end)
+
+  it("lets a job run on when it drains for longer than a claim may take", function()
+    local plugin, said = protocol({ { id = "a" }, { id = "b" } })
+    local server, run = serve(plugin, { executor = executor(function()
+      task.sleep(300)
+      return { state = "success" }
+    end) })
+    local handle = task.start(run, server)
+    task.sleep(1)
+    server:drain("enough")
+    assert.same({ true, 0 }, { handle:join() })
+    assert.equal("a=success", states(said))
+  end)
+
+  it("asks again after a pause when it was handed something that is no job", function()
+    local claims = 0
+    local plugin, said = protocol({}, { claim = function()
+      claims = claims + 1
+      return claims < 4 and { id = "bad", secrets = 5 } or "end"
+    end })
+    local server, run = serve(plugin)
+    local before = sys.mono()
+    assert.equal(0, run(server))
+    assert.is_true(sys.mono() - before >= 3)
+    assert.equal("bad=error bad=error bad=error", states(said))
+  end)
+
+  it("ends alone when its plugin raises a cancel of its own", function()
+    local plugin = protocol({}, { claim = function() err.raise("cancelled", "not ours") end })
+    local server, run = serve(plugin)
+    assert.equal(70, run(server))
+  end)
 end)
