@@ -99,12 +99,9 @@ int64_t cgdir_number(int dir, const char *file)
 	return cgdir_read(dir, file, text, sizeof text) == -1 ? -1 : parse(text);
 }
 
-int64_t cgdir_field(int dir, const char *file, const char *key)
+int64_t cgdir_find(const char *text, const char *key)
 {
-	char text[4096];
 	size_t length = strlen(key);
-	if (cgdir_read(dir, file, text, sizeof text) == -1)
-		return -1;
 	for (const char *at = text; *at != 0;) {
 		if (strncmp(at, key, length) == 0 && at[length] == ' ')
 			return parse(at + length + 1);
@@ -114,6 +111,12 @@ int64_t cgdir_field(int dir, const char *file, const char *key)
 		at = end + 1;
 	}
 	return -1;
+}
+
+int64_t cgdir_field(int dir, const char *file, const char *key)
+{
+	char text[4096];
+	return cgdir_read(dir, file, text, sizeof text) == -1 ? -1 : cgdir_find(text, key);
 }
 
 bool cgdir_word(int dir, const char *file, const char *word)

@@ -1,9 +1,10 @@
 /* cgroup.c -- one control group per job: limits, usage, and a kill nothing escapes.
  *
- * A job's group is one directory of the same name in every tree of the place.  What v2 gives is
- * taken from v2; a v1 tree is used for the limits it was opened for.  Files are named relative to
- * the place's directories, so a group costs few fds: its v2 directory, and the cgroup.procs files
- * its first process comes in by.
+ * A job's group is one directory of the same name in the trees of the place that it needs.  What v2
+ * gives is taken from v2; a v1 tree is used for the limits it was opened for, when one of them is
+ * asked for (without v2 all of them: they also measure).  A directory costs the kernel more than
+ * the rest of a small job.  Files are named relative to the place's directories, so a group costs
+ * few fds: its v2 directory, and the cgroup.procs files its first process comes in by.
  *
  * "Empty" is an event in v2 (cgroup.events is polled for EPOLLPRI) and a question asked again and
  * again in v1: every millisecond after a kill, ever more slowly otherwise.  Those timers are real
@@ -56,6 +57,7 @@ struct cgroup {
 	void (*empty)(void *arg);
 	void *arg;
 	int64_t poll;
+	unsigned trees; /* it has a directory in tree i: bit i */
 	unsigned unenforced, tries;
 	bool waiting, killing, freed;
 	char *path;
@@ -101,6 +103,8 @@ size_t cgroup_count(const struct cgroup_place *place)
 /* The group's directory in tree ${i}, opened for a moment; -1 when it has none. */
 static int open_in(const struct cgroup *group, size_t i)
 {
+	if (!(group->trees & 1u << i))
+		return -1;
 	return cgdir_open(group->place->ground.trees[i].dir, group->name);
 }
 
@@ -172,6 +176,7 @@ static int make_in(struct cgroup *group, size_t i, const struct cgroup_limits *l
 	const struct cgplace_tree *tree = &group->place->ground.trees[i];
 	if (mkdirat(tree->dir, group->name, 0755) == -1)
 		return -1;
+	group->trees |= 1u << i;
 	int dir = open_in(group, i);
 	if (dir == -1)
 		return -1;
@@ -221,9 +226,16 @@ static int remove_all(const struct cgroup *group)
 	const struct cgplace *ground = &group->place->ground;
 	int failed = 0;
 	for (size_t i = 0; i < ground->count; i++)
-		if (cgdir_remove(ground->trees[i].dir, group->name) == -1)
+		if ((group->trees & 1u << i) &&
+		    cgdir_remove(ground->trees[i].dir, group->name) == -1)
 			failed = -1;
 	return failed;
+}
+
+static bool needs(const struct cgroup *group, size_t i)
+{
+	const struct cgplace_tree *tree = &group->place->ground.trees[i];
+	return tree->v2 || !has_v2(group) || (tree->can & group->unenforced);
 }
 
 struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
@@ -249,7 +261,7 @@ struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
 	list_append(&place->groups, &group->link);
 	place->count++;
 	for (size_t i = 0; i < place->ground.count; i++)
-		if (make_in(group, i, limits) == -1) {
+		if (needs(group, i) && make_in(group, i, limits) == -1) {
 			err_errno(err, "making the control group %s in %s", group->name,
 				  place->ground.trees[i].path);
 			(void)remove_all(group);
@@ -297,10 +309,14 @@ static int64_t times(int64_t number, int64_t factor)
 
 static void usage_cpu_time(int dir, bool v2, struct cgroup_usage *usage)
 {
+	char text[1024];
 	if (v2) {
-		usage->cpu_ns = times(cgdir_field(dir, "cpu.stat", "usage_usec"), 1000);
-		usage->cpu_user_ns = times(cgdir_field(dir, "cpu.stat", "user_usec"), 1000);
-		usage->cpu_system_ns = times(cgdir_field(dir, "cpu.stat", "system_usec"), 1000);
+		if (cgdir_read(dir, "cpu.stat", text, sizeof text) == -1)
+			return;
+		usage->cpu_ns = times(cgdir_find(text, "usage_usec"), 1000);
+		usage->cpu_user_ns = times(cgdir_find(text, "user_usec"), 1000);
+		usage->cpu_system_ns = times(cgdir_find(text, "system_usec"), 1000);
+		usage->throttled_ns = times(cgdir_find(text, "throttled_usec"), 1000);
 		return;
 	}
 	usage->cpu_ns = cgdir_number(dir, "cpuacct.usage");
@@ -323,12 +339,6 @@ static void usage_pids(int dir, struct cgroup_usage *usage)
 	usage->pids_refused = cgdir_field(dir, "pids.events", "max");
 }
 
-static void usage_throttle(int dir, bool v2, struct cgroup_usage *usage)
-{
-	usage->throttled_ns = v2 ? times(cgdir_field(dir, "cpu.stat", "throttled_usec"), 1000)
-				 : cgdir_field(dir, "cpu.stat", "throttled_time");
-}
-
 void cgroup_usage(const struct cgroup *group, struct cgroup_usage *usage)
 {
 	const struct cgplace *ground = &group->place->ground;
@@ -344,8 +354,8 @@ void cgroup_usage(const struct cgroup *group, struct cgroup_usage *usage)
 			usage_memory(dir, tree->v2, usage);
 		if (tree->can & CGROUP_PIDS)
 			usage_pids(dir, usage);
-		if (tree->can & CGROUP_CPU)
-			usage_throttle(dir, tree->v2, usage);
+		if ((tree->can & CGROUP_CPU) && !tree->v2)
+			usage->throttled_ns = cgdir_field(dir, "cpu.stat", "throttled_time");
 		close(dir);
 	}
 }
@@ -532,11 +542,13 @@ void cgroup_free(struct cgroup *group)
 	group->freed = true;
 	cgroup_entry_close(group);
 	cgroup_wait(group, NULL, NULL);
-	cgroup_kill(group);
-	if (!cgroup_populated(group) && remove_all(group) == 0)
+	/* The usual end: the kernel removes a group that nobody lives in, and only such a one. */
+	if (remove_all(group) == 0) {
 		forget(group);
-	else
-		cgroup_wait(group, freed_empty, group);
+		return;
+	}
+	cgroup_kill(group);
+	cgroup_wait(group, freed_empty, group);
 }
 
 void cgroup_close(struct cgroup_place *place)

@@ -28,8 +28,10 @@ ssize_t cgdir_read(int dir, const char *file, char *out, size_t room);
 /* cgdir_number(dir, file): -1 when the file is absent or says "max". */
 int64_t cgdir_number(int dir, const char *file);
 
-/* cgdir_field(dir, file, key): the number behind "key " in a file of such lines, or -1. */
+/* cgdir_field(dir, file, key): the number behind "key " in a file of such lines, or -1.
+ * cgdir_find(text, key): the same in what was read of it, for more than one key. */
 int64_t cgdir_field(int dir, const char *file, const char *key);
+int64_t cgdir_find(const char *text, const char *key);
 
 /* cgdir_word(dir, file, word): is ${word} among the words of the file? */
 bool cgdir_word(int dir, const char *file, const char *word);

@@ -2,11 +2,11 @@
  *
  * The place is found once: the group this process lives in, in the v2 tree and in the v1
  * controllers memory, pids, cpu and cpuacct.  Below it a group "worker-PID-START-xxxx" is made, and
- *in that one group per job.  A job has up to five directories:
+ * in that one group per job.  A job has up to five directories:
  *
  *	v2 tree		birth (CLONE_INTO_CGROUP), kill (cgroup.kill), "empty" as an event, and
  *			those limits whose controllers are there
- *	v1 controllers	the limits that the v2 tree cannot give
+ *	v1 controllers	the limits that the v2 tree cannot give, each where it is asked for
  *
  * So a v2 tree without controllers next to v1 controllers uses both.  With v1 alone, killing is a
  * loop over cgroup.procs; with nothing, cgroup_open() says so and orphans.h kills the tree.
@@ -19,8 +19,7 @@
  *	cgroup_wait(group, empty, arg);		(tell me when the last process is gone)
  *	cgroup_kill(group);			(all of it, now)
  *	cgroup_usage(group, &usage);		(any time; last of all when it is empty)
- *	cgroup_free(group);			(what is left is killed and removed, in its own
- *time)
+ *	cgroup_free(group);			(what is left is killed and removed by the loop)
  */
 #ifndef WORKER_CGROUP_H
 #define WORKER_CGROUP_H
@@ -109,7 +108,7 @@ const char *cgroup_path(const struct cgroup_place *place, size_t index);
 
 /* cgroup_create(place, name, limits, err): a group for one job.  ${name} is made fit for a path and
  * unique.  A limit that cannot be set here is left out; see cgroup_unenforced.  NULL limits are
- * none. */
+ * none.  What a v1 controller measures is known of jobs that it limits. */
 struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
 			     const struct cgroup_limits *limits, struct err *err);
 

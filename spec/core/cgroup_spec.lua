@@ -1,6 +1,7 @@
 -- A group per job: what it limits, what it measures, and that nothing gets out of it.  Each way of
 -- working is forced in turn, so that the poor hosts are tested on the rich one.
 local cgroup = require "worker.core.cgroup"
+local fs = require "worker.fs"
 local process = require "worker.process"
 local task = require "worker.task"
 
@@ -258,3 +259,23 @@ describe("the place of the groups", function()
     assert.equal(0, again:count())
   end)
 end)
+
+if places.auto.can.birth and places.v1.can.memory and not places.v2.can.memory then
+  it("a job has a v1 directory for what it asks to be limited, and no other", function()
+    local place <close> = cgroup.open("auto")
+    local function directories(group)
+      local name, found = group:path():match("[^/]+$"), {}
+      for i, path in ipairs(place:paths()) do
+        if fs.exists(path .. "/" .. name) then found[#found + 1] = i end
+      end
+      return found
+    end
+    local plain <close> = place:create("plain")
+    assert.same({ 1 }, directories(plain))
+    local bounded <close> = place:create("bounded", { memory = 64 * MIB })
+    assert.equal(2, #directories(bounded))
+    assert.is_number(bounded:usage().memory)
+  end)
+else
+  pending("a job has a v1 directory for what it asks to be limited (v2 and v1 are not both here)")
+end
