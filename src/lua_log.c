@@ -60,7 +60,7 @@ static int core_write(lua_State *L)
 static int core_setup(lua_State *L)
 {
 	luaL_checktype(L, 1, LUA_TTABLE);
-	lua_Integer level = door_integer(L, 1, "level", LOG_LEVEL_DEBUG, LOG_LEVEL_ERROR, -1);
+	lua_Integer level = door_integer(L, 1, "level", LOG_LEVEL_DEBUG, LOG_LEVEL_OFF, -1);
 	if (level >= 0)
 		log_level_set((enum log_level)level);
 	const char *format = door_string(L, 1, "format", NULL, NULL);

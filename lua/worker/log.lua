@@ -7,7 +7,7 @@ local core = require "worker.core.log"
 
 local log = {}
 
-local LEVELS = { debug = 0, info = 1, warn = 2, error = 3 }
+local LEVELS = { debug = 0, info = 1, warn = 2, error = 3, off = 4 }
 
 -- Fields in a stable order: names sorted, so that two lines of one event look alike.
 local function pairs_of(fields)

@@ -6,6 +6,7 @@ local command = {
     .. "Every test runs in a task, so it may wait; time is virtual unless the name of the test "
     .. "contains #realtime; what a test leaves behind (tasks, handles, children) fails it.",
   complete = "file",
+  log_level = "off", -- what goes wrong on purpose is not news; --log-level shows it
   options = {
     filter = { "string", value = "PATTERN", doc = "Only tests whose full name matches this Lua pattern." },
     exclude = { "string", value = "PATTERN", doc = "Not the tests whose full name matches this Lua pattern." },
