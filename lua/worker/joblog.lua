@@ -45,7 +45,7 @@ function joblog.new(options)
   return setmetatable({
     queue = {}, first = 1, last = 0, held = 0,
     written = 0, -- bytes ever written
-    lines_only = batch.lines,
+    lines_only = batch.lines, unfinished = {},
     batch_bytes = batch.bytes or BATCH.bytes,
     batch_seconds = batch.seconds or BATCH.seconds,
     memory = options.memory or MEMORY_MOST, open_spool = options.spool,
@@ -91,8 +91,19 @@ local function spill(self, stream, text)
   return true
 end
 
+-- For a server that wants whole lines: an unfinished one waits here, for each stream, until its rest
+-- has come; otherwise what another stream says in between would cut it.  Not longer than a batch.
+local function whole_lines(self, stream, text)
+  local rest = self.unfinished[stream]
+  if rest then text = rest .. text end
+  local stop = text:match(".*()\n") or #text >= self.batch_bytes and #text or 0
+  self.unfinished[stream] = stop < #text and text:sub(stop + 1) or nil
+  return text:sub(1, stop)
+end
+
 --- `joblog:write(stream, text)`: hand over output; waits while there is no room for it.
 function methods:write(stream, text)
+  if self.lines_only then text = whole_lines(self, stream, text) end
   if #text == 0 then return end
   if self.abandoned then return drop(self, #text) end
   if self.open_spool and (self.spool or self.held > self.memory) and spill(self, stream, text) then return end
@@ -103,6 +114,10 @@ end
 
 --- `joblog:close()`: nothing more will be written.
 function methods:close()
+  for stream, text in pairs(self.unfinished) do
+    if not (self.spool and spill(self, stream, text)) then push(self, stream, text) end
+  end
+  self.unfinished = {}
   self.closed = true
   self.filled:fire(1 << 20)
 end
@@ -133,13 +148,12 @@ local function gather(self)
 end
 
 -- Where to cut for a server that wants whole lines: behind the last newline; a line longer than a
--- batch is cut where the batch ends, and an unfinished one goes when nothing more can follow it.
-local function cut_at_line(self, text)
+-- batch is cut where the batch ends, but not within a character.
+local function cut_at_line(text)
   local stop = text:match(".*()\n")
   if stop then return text:sub(1, stop) end
-  local more_may_come = not self.closed and self.first == self.last and not self.spool
-  if #text >= self.batch_bytes or not more_may_come then return text end
-  return nil
+  local before = text:match("^(.+)[\xC0-\xFF][\x80-\xBF]?[\x80-\xBF]?$")
+  return before or text
 end
 
 -- Take `size` bytes off the front of the queue.
@@ -206,12 +220,9 @@ function methods:next()
     end
     if not self.spool then linger(self) end
     local front, text = gather(self)
-    if self.lines_only then text = cut_at_line(self, text) end
-    if text then
-      local chunk = { stream = front.stream, offset = front.offset, time = front.time, text = text }
-      return setmetatable(chunk, chunk_meta)
-    end
-    self.filled:wait()
+    if self.lines_only and #text >= self.batch_bytes then text = cut_at_line(text) end
+    local chunk = { stream = front.stream, offset = front.offset, time = front.time, text = text }
+    return setmetatable(chunk, chunk_meta)
   end
 end
 

@@ -70,6 +70,31 @@ describe("worker.joblog", function()
     assert.equal(3501, #text_of(got))
   end)
 
+  it("cuts a long line behind a whole character", function()
+    local log, got = joblog.new { batch = { lines = true, bytes = 1000 } }, {}
+    local reader = task.start(read_all, log, got)
+    log:write("stdout", "x" .. ("é"):rep(1000))
+    log:close()
+    reader:join()
+    assert.equal("x" .. ("é"):rep(1000), text_of(got))
+    for _, chunk in ipairs(got) do assert.truthy(utf8.len(chunk.text)) end
+  end)
+
+  it("keeps a line whole that another stream interrupts", function()
+    local log, got = joblog.new { batch = { lines = true } }, {}
+    local reader = task.start(read_all, log, got)
+    log:write("stdout", "one ")
+    log:write("stderr", "a warning\n")
+    log:write("stdout", "line\nrest")
+    log:close()
+    reader:join()
+    local lines = {}
+    for _, chunk in ipairs(got) do
+      for line in chunk:lines() do lines[#lines + 1] = chunk.stream .. ": " .. line end
+    end
+    assert.same({ "stderr: a warning", "stdout: one line", "stdout: rest" }, lines)
+  end)
+
   it("makes the writer wait while the reader is slow", function()
     local log, written = joblog.new { memory = 10000 }, 0
     local writer = task.start(function()
