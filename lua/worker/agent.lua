@@ -176,7 +176,9 @@ local function build_chains(server)
   server.claim_chain = chain.build("claim", policies.claim or {}, function()
     return server.plugin.claim(server.self)
   end)
-  function server.claim() return server.claim_chain { pause = function(s) return server:pause(s) end } end
+  function server.claim()
+    return server.claim_chain { idle = server.self.idle, pause = function(s) return server:pause(s) end }
+  end
   server.run = chain.build("run", policies.run or {}, function(job, ctx)
     return server.executor.plugin.run(server.executor.conf, job, ctx)
   end)

@@ -8,9 +8,11 @@
 --   ctx.secrets             values that must not be seen
 --   ctx.grace               seconds between TERM and KILL
 --   ctx.draining            a signal that fires when the worker is asked to stop
+--   ctx.own(handle)         something to close once the job is over and reported; gives it back
 --   ctx.server, ctx.id      the server's name, the job's id
 local fs = require "worker.fs"
 local joblog = require "worker.joblog"
+local log = require "worker.log"
 local spool = require "worker.spool"
 local sys = require "worker.core.sys"
 local text = require "worker.text"
@@ -45,13 +47,23 @@ local function spool_of(server)
   end
 end
 
---- `context.new(server, job)`: the context of one job of one server.
+-- The last one first; one that fails does not keep the others open.
+local function close(ctx)
+  for i = #ctx.owned, 1, -1 do
+    local ok, why = pcall(ctx.owned[i].close, ctx.owned[i])
+    if not ok then log.warn("job.close_failed", ("job %s: %s"):format(ctx.id, tostring(why)), { job = ctx.id }) end
+  end
+end
+
+local meta = { __close = close }
+
+--- `context.new(server, job)`: the context of one job of one server; to be closed.
 function context.new(server, job)
   local plugin = server.plugin
   local ctx = {
     server = server.name, id = job.id, workspace = server.workspace, secrets = {}, limits = {}, grace = server.grace or GRACE,
     draining = server.drain_signal, is_draining = function() return server.draining end,
-    began = sys.mono(), kept = {},
+    began = sys.mono(), kept = {}, owned = {},
     joblog = plugin.log and joblog.new { batch = plugin.batch, spool = spool_of(server) } or nil,
     last_line = last_line,
   }
@@ -72,7 +84,11 @@ function context.new(server, job)
   function ctx.note(line)
     ctx.log("worker", line .. "\n")
   end
-  return ctx
+  function ctx.own(handle)
+    ctx.owned[#ctx.owned + 1] = handle
+    return handle
+  end
+  return setmetatable(ctx, meta)
 end
 
 --- `context.output(ctx)`: what was kept of each stream: { stdout=, stderr= } as text, or nil.

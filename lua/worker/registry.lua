@@ -20,7 +20,7 @@ local KINDS = {
   protocol = {
     folder = "protocols",
     needs = { "open", "claim" },
-    slots = { "open", "claim", "fetch", "start", "pulse", "beat", "log", "finish", "release", "close" },
+    slots = { "open", "claim", "fetch", "start", "pulse", "beat", "log", "collect", "finish", "release", "close" },
     data = { "finish_once", "output", "batch", "claims", "claim_breaks", "keeps_record" },
   },
   executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = {} },

@@ -15,6 +15,7 @@ local work = {}
 
 local BEAT_EVERY = 10
 local SHIP_GRACE = 30 -- how long a finished job waits for its log to arrive
+local SHIP_LOOK = 2   -- how often it looks whether that is still worth it
 local FINISH_GONE_TRIES = 3
 
 -- The job's lease: ask now and then, and end the job when the server says so.
@@ -57,9 +58,30 @@ local function ship_log(server, job, ctx)
   end
 end
 
+-- A failure that is not the job's own is told in its log, too: that is where people look.
+local function our_fault(ctx, reason)
+  ctx.note(reason)
+  return { state = "error", reason = reason }
+end
+
+-- Bring what the job needs, tell the server that it begins, run it.
+local function prepare_and_run(server, job, ctx)
+  for _, slot in ipairs { "fetch", "start" } do
+    if server.plugin[slot] then
+      local ok, why = task.try(server.plugin[slot], server.self, job, ctx)
+      if not ok then
+        link.report_bug(server, slot, why)
+        return our_fault(ctx, slot .. ": " .. tostring(why))
+      end
+    end
+  end
+  server.record:started(server, job)
+  return server.run(job, ctx)
+end
+
 -- Run the job and turn whatever happens into a result.
 local function verdict(server, job, ctx)
-  local ok, result = pcall(server.run, job, ctx)
+  local ok, result = pcall(prepare_and_run, server, job, ctx)
   if ok then return jobs.check_result(result) end
   local kind = err.kind(result)
   if kind == "cancelled" then
@@ -71,7 +93,32 @@ local function verdict(server, job, ctx)
     log.error("job.error", ("job %s: %s"):format(job.id, tostring(result)),
       { server = server.name, job = job.id, traceback = type(result) == "table" and result.traceback or nil })
   end
-  return { state = "error", reason = tostring(result), code = kind == "spawn" and result.code or nil }
+  local failed = our_fault(ctx, tostring(result))
+  failed.code = kind == "spawn" and result.code or nil
+  return failed
+end
+
+-- What the server wants to have of what the job made; a plugin may change the result by it.
+local function collect(server, job, ctx, result)
+  if not server.plugin.collect or result.state == "lost" then return result end
+  local ok, changed = task.try(server.plugin.collect, server.self, job, ctx, result)
+  if ok then return changed and jobs.check_result(changed) or result end
+  link.report_bug(server, "collect", changed)
+  return our_fault(ctx, "collect: " .. tostring(changed))
+end
+
+-- A finished job waits for its log to arrive.  While the server is away that takes as long as it
+-- takes: the report could not arrive either.
+local function wait_shipped(server, job, shipper)
+  local began = sys.mono()
+  while not task.within(SHIP_LOOK, shipper.join, shipper) do
+    if server.trouble.since and not server.cancelling then
+      began = sys.mono()
+    elseif sys.mono() - began >= SHIP_GRACE then
+      return log.warn("job.log_late", ("job %s: its log did not reach the server in %d s"):format(job.id, SHIP_GRACE),
+        { server = server.name, job = job.id })
+    end
+  end
 end
 
 -- The scope of a running job: its lease, its log, and the run itself.
@@ -88,12 +135,10 @@ local function run_in_scope(server, job, ctx)
     local shipper = ctx.joblog and scope:spawn(ship_log, server, job, ctx)
     result = verdict(server, job, ctx)
     ctx.over = true
+    result = collect(server, job, ctx, result)
     if shipper then
       ctx.joblog:close()
-      if not task.within(SHIP_GRACE, shipper.join, shipper) then
-        log.warn("job.log_late", ("job %s: its log did not reach the server in %d s"):format(job.id, SHIP_GRACE),
-          { server = server.name, job = job.id })
-      end
+      wait_shipped(server, job, shipper)
     end
   end)
   return result
@@ -149,28 +194,12 @@ local function complete(server, job, ctx, result)
   link.emit(server, "job.reported", { job = job, result = result })
 end
 
-local function prepare(server, job, ctx)
-  for _, slot in ipairs { "fetch", "start" } do
-    if server.plugin[slot] then
-      local ok, why = task.try(server.plugin[slot], server.self, job, ctx)
-      if not ok then
-        link.report_bug(server, slot, why)
-        return { state = "error", reason = slot .. ": " .. tostring(why) }
-      end
-    end
-  end
-end
-
 local function run(server, job)
-  local ctx = context.new(server, job)
+  local ctx <close> = context.new(server, job)
   server.contexts[job.id] = ctx
   if server.cancelling then ctx.cancel(server.cancelling) end
   link.emit(server, "job.started", { job = job, ctx = ctx })
-  local failed = prepare(server, job, ctx)
-  if failed then return complete(server, job, ctx, failed) end
-  server.record:started(server, job)
-  local result = run_in_scope(server, job, ctx)
-  complete(server, job, ctx, result)
+  complete(server, job, ctx, run_in_scope(server, job, ctx))
 end
 
 --- `work.take(server, job, place)`: the task of one job; gives its place back at the end.

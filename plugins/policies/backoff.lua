@@ -6,8 +6,9 @@ local backoff = { kind = "policy", name = "backoff", api = 1 }
 backoff.doc = "Waits longer and longer while there is no work or the server does not answer."
 
 backoff.config = {
-  idle = { "duration", default = "1s", doc = "Wait after the first claim that brought nothing." },
-  idle_most = { "duration", default = "10s", doc = "Longest wait while there is no work." },
+  idle = { "duration", doc = "Wait after the first claim that brought nothing; what the server's protocol "
+    .. "suggests if absent, else 1s." },
+  idle_most = { "duration", doc = "Longest wait while there is no work; four times the suggestion if absent, else 10s." },
   first = { "duration", default = "1s", doc = "Wait after the first claim that failed." },
   most = { "duration", default = "1m", doc = "Longest wait while claims fail." },
 }
@@ -31,7 +32,7 @@ function backoff.claim(conf, next)
     if ok and job ~= nil then
       row, kind, wait = 0, nil, 0
     elseif ok then
-      note("idle", conf.idle, conf.idle_most)
+      note("idle", conf.idle or ctx.idle or 1, conf.idle_most or ctx.idle and 4 * ctx.idle or 10)
     else
       note("failed", conf.first, conf.most, err.is(job) and job.retry_after or nil)
       error(job, 0)
