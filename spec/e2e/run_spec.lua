@@ -1,0 +1,245 @@
+-- A worker at work on a directory: real jobs, real signals, real kill -9.
+local fs = require "worker.fs"
+local json = require "worker.json"
+local program = require "spec.support.program"
+local sites = require "spec.support.site"
+local task = require "worker.task"
+
+local JOBS = 1000
+
+describe("worker run #realtime", function()
+  local site
+
+  before_each(function() site = sites.new() end)
+  after_each(function() getmetatable(site).__close(site) end)
+
+  -- Jobs that write down that they ran: one line each, appended as a whole.
+  local function drop_many(n, script)
+    for i = 1, n do
+      site:drop(("job-%d.sh"):format(i), script or ("echo $WORKER_JOB_ID >> %s"):format(site.dir:path "ran"))
+    end
+  end
+
+  local function counts_of_ran()
+    local counts, lines = {}, 0
+    for id in (site.dir:read "ran" or ""):gmatch("[^\n]+") do
+      counts[id] = (counts[id] or 0) + 1
+      lines = lines + 1
+    end
+    return counts, lines
+  end
+
+  local function states()
+    local list = {}
+    for _, id in ipairs(site:list "done") do
+      local state = json.decode(site:read("done", id, "result.json")).state
+      list[state] = (list[state] or 0) + 1
+    end
+    return list
+  end
+
+  local function nothing_is_left()
+    assert.same({}, site:list "inbox")
+    assert.same({}, site:list "running")
+    assert.same({}, fs.list(site.work))
+  end
+
+  it("runs 1,000 jobs dropped at once, each exactly once", function()
+    drop_many(JOBS)
+    local run = site:once { "--slots", "8" }
+    assert.equal(0, run.code, run.stderr)
+    local counts, lines = counts_of_ran()
+    assert.equal(JOBS, lines)
+    for i = 1, JOBS do assert.equal(1, counts["job-" .. i]) end
+    assert.same({ success = JOBS }, states())
+    assert.is_true(run.memory < 32 << 10 or program.binary:find("/asan/", 1, true) ~= nil)
+    nothing_is_left()
+  end)
+
+  it("shares 1,000 jobs with two other workers, each exactly once", function()
+    drop_many(JOBS)
+    local runs = {}
+    for i = 1, 3 do
+      runs[i] = site:start { "--slots", "8", "--once", "--state", site.dir:path("state" .. i) }
+    end
+    local worked = 0
+    for i = 1, 3 do
+      local result = runs[i]:wait()
+      assert.equal(0, result.code, result.stderr)
+      if result.stderr:find("%d+ success") then worked = worked + 1 end
+      getmetatable(runs[i]).__close(runs[i])
+    end
+    assert.equal(3, worked)
+    local _, lines = counts_of_ran()
+    assert.equal(JOBS, lines)
+    assert.same({ success = JOBS }, states())
+    nothing_is_left()
+  end)
+
+  it("loses no job and runs none twice when one of three workers is killed in the middle", function()
+    drop_many(JOBS, ("echo $WORKER_JOB_ID >> %s; sleep 0.01"):format(site.dir:path "ran"))
+    local victim = site:start { "--slots", "8", "--state", site.dir:path "state1" }
+    local others = {
+      site:start { "--slots", "8", "--state", site.dir:path "state2" },
+      site:start { "--slots", "8", "--state", site.dir:path "state3" },
+    }
+    program.eventually(function() return #(site:list "done" or {}) > 100 end)
+    victim:signal "KILL"
+    getmetatable(victim).__close(victim)
+    for _, run in ipairs(others) do
+      program.eventually(function() return #(site:list "inbox") == 0 end)
+      run:signal "TERM"
+      assert.equal(0, run:wait().code)
+      getmetatable(run).__close(run)
+    end
+    -- The next worker takes over what the dead one left.
+    local last = site:once { "--slots", "8" }
+    assert.equal(0, last.code, last.stderr)
+    local counts = counts_of_ran()
+    for id, n in pairs(counts) do assert.equal(1, n, id) end
+    local by_state = states()
+    assert.equal(JOBS, (by_state.success or 0) + (by_state.error or 0))
+    assert.is_true((by_state.error or 0) <= 8)
+    nothing_is_left()
+  end)
+
+  it("reports a job that its death interrupted as an error and does not run it again", function()
+    local tag = program.tag()
+    site:drop("long.sh", ("echo x >> %s; sleep %s"):format(site.dir:path "ran", tag))
+    site:drop("waiting.sh", "echo fine")
+    local run <close> = site:start {}
+    site:mark "ran"
+    run:signal "KILL"
+    run:wait()
+    program.eventually(function() return #program.of_tag(tag) == 0 end)
+    assert.equal(0, site:once().code)
+    local result = site:result "long"
+    assert.equal("error", result.state)
+    assert.matches("interrupted", result.reason)
+    assert.equal("x\n", site.dir:read "ran")
+    assert.equal("success", site:result("waiting").state)
+    nothing_is_left()
+  end)
+
+  it("finishes what runs and takes nothing more after TERM; then ends with 0", function()
+    site:drop("a.sh", ("touch %s; sleep 0.4; echo done"):format(site.dir:path "up"))
+    local run <close> = site:start {}
+    site:mark "up"
+    site:drop("b.sh", "true")
+    run:signal "TERM"
+    assert.equal(0, run:wait().code)
+    assert.equal("success", site:result("a").state)
+    assert.same({ "b.sh" }, site:list "inbox")
+  end)
+
+  it("cancels what still runs when the time to stop is over, and ends with 80", function()
+    local tag = program.tag()
+    site:drop("a.sh", ("touch %s; sleep %s"):format(site.dir:path "up", tag))
+    local run <close> = site:start { "--shutdown-timeout", "300ms" }
+    site:mark "up"
+    run:signal "TERM"
+    local result = run:wait()
+    assert.equal(80, result.code, result.stderr)
+    assert.equal("cancelled", site:result("a").state)
+    assert.same({}, program.of_tag(tag))
+    nothing_is_left()
+  end)
+
+  it("cancels at once at the second TERM", function()
+    local tag = program.tag()
+    site:drop("a.sh", ("touch %s; sleep %s"):format(site.dir:path "up", tag))
+    local run <close> = site:start {}
+    site:mark "up"
+    run:signal "TERM"
+    run:says "server%.draining"
+    run:signal "INT"
+    assert.equal(80, run:wait().code)
+    assert.equal("cancelled", site:result("a").state)
+    assert.same({}, program.of_tag(tag))
+  end)
+
+  it("leaves at once at the third, and nothing of its jobs stays", function()
+    local tag = program.tag()
+    site:drop("a.sh", ("trap '' TERM; touch %s; while :; do sleep %s; done"):format(site.dir:path "up", tag))
+    local run <close> = site:start {}
+    site:mark "up"
+    run:signal "TERM"
+    run:says "server%.draining"
+    run:signal "TERM"
+    run:says "worker%.stopping"
+    run:signal "TERM"
+    assert.equal(80, run:wait().code)
+    program.eventually(function() return #program.of_tag(tag) == 0 end)
+  end)
+
+  it("cancels at QUIT", function()
+    local tag = program.tag()
+    site:drop("a.sh", ("touch %s; sleep %s"):format(site.dir:path "up", tag))
+    local run <close> = site:start {}
+    site:mark "up"
+    run:signal "QUIT"
+    assert.equal(80, run:wait().code)
+    assert.equal("cancelled", site:result("a").state)
+  end)
+
+  it("lets jobs run as long as they like after USR1", function()
+    site:drop("a.sh", ("touch %s; sleep 0.6; echo done"):format(site.dir:path "up"))
+    local run <close> = site:start { "--shutdown-timeout", "100ms" }
+    site:mark "up"
+    run:signal "USR1"
+    assert.equal(0, run:wait().code)
+    assert.equal("success", site:result("a").state)
+  end)
+
+  it("lives through HUP and PIPE", function()
+    local run <close> = site:start {}
+    run:says "worker%.started"
+    site:drop("before.sh", "true")
+    site:result "before"
+    run:signal "HUP"
+    run:signal "PIPE"
+    site:drop("a.sh", "true")
+    assert.equal("success", site:result("a").state)
+    run:signal "TERM"
+    assert.equal(0, run:wait().code)
+  end)
+
+  it("ends with 77 when the server refuses it, and with 82 when a twin has its state", function()
+    site.dir:write("p/protocols/closed.lua", [[
+      local err = require "worker.error"
+      return { kind = "protocol", name = "closed", api = 1, claim = function() end,
+        open = function() err.raise("http", "401 from the server", { status = 401 }) end }]])
+    site.dir:write("p/protocols/busy.lua", [[
+      local task = require "worker.task"
+      return { kind = "protocol", name = "busy", api = 1, open = function() end,
+        claim = function() task.sleep(1) end }]])
+    local refused = program.run { "run", "--protocol", "closed", "--state", site.dir:path "s1", site.dir:path "p" }
+    assert.equal(77, refused.code)
+    assert.matches("401 from the server", refused.stderr)
+    local twin = { "run", "--protocol", "busy", "--state", site.dir:path "s2", site.dir:path "p" }
+    local first <close> = program.start(twin)
+    program.eventually(function() return fs.exists(site.dir:path("s2", "journal")) end)
+    task.sleep(0.1)
+    local second = program.run(twin)
+    assert.equal(82, second.code, second.stderr)
+    assert.matches("another worker", second.stderr)
+    assert.matches("%-%-state", second.stderr)
+    first:signal "KILL"
+    first:wait()
+  end)
+
+  it("makes no wake-ups while it is idle", function()
+    local run <close> = site:start {}
+    site:drop("first.sh", "true")
+    site:result "first"
+    local function switches()
+      return tonumber(fs.read(("/proc/%d/status"):format(run:pid())):match("voluntary_ctxt_switches:%s*(%d+)"))
+    end
+    task.sleep(0.3)
+    local before = switches()
+    task.sleep(1)
+    assert.is_true(switches() - before <= 5, ("%d wake-ups"):format(switches() - before))
+    run:signal "TERM"
+    assert.equal(0, run:wait().code)
+  end)
+end)
