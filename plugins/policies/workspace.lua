@@ -41,12 +41,44 @@ local function remove(dir)
   end
 end
 
+-- A lock beside each directory (inside, it would not be empty) lives as long as its worker: what a
+-- worker that was killed left behind is told by a lock that nobody holds.
+local function lock_of(root, name) return fs.join(root, "." .. name .. ".lock") end
+
+local function sweep(root)
+  for _, file in ipairs(fs.list(root, { type = "file" }) or {}) do
+    local name = file:match("^%.(job%-.+)%.lock$")
+    local ok, lock = false, nil
+    if name then ok, lock = pcall(fs.lock, fs.join(root, file)) end
+    if ok and lock then
+      remove(fs.join(root, name))
+      fs.remove(fs.join(root, file))
+      lock:close()
+    end
+  end
+end
+
+-- A sweeping neighbour may be quicker than our lock: then there is another name.
+local function make(root, job)
+  while true do
+    local dir = fs.temp_dir(fs.join(root, name_of(job)))
+    local path = lock_of(root, fs.base(dir))
+    local lock = fs.lock(path)
+    if lock and fs.exists(dir) then return dir, lock, path end
+  end
+end
+
 function workspace.run(conf, next)
+  local swept
   return function(job, ctx)
-    local dir = make(conf.dir or ctx.workspace, job)
+    local root = conf.dir or ctx.workspace
+    fs.mkdir(root, { parents = true, mode = PRIVATE })
+    if not swept then
+      swept = true
+      sweep(root)
+    end
+    local dir, lock, path = make(root, job)
     ctx.workdir = dir
-    -- Should the worker be killed, its keeper removes the directory.
-    local _ <close> = conf.keep == "never" and cgroup.keep("dir", fs.realpath(dir)) or nil
     local result
     local _ <close> = setmetatable({}, { __close = function()
       if must_keep(conf, result) then
@@ -54,6 +86,8 @@ function workspace.run(conf, next)
       else
         remove(dir)
       end
+      fs.remove(path)
+      lock:close()
     end })
     result = next(job, ctx)
     return result
