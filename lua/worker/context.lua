@@ -70,6 +70,7 @@ function context.new(server, job)
   for _, value in ipairs(job.secrets or {}) do ctx.secrets[#ctx.secrets + 1] = value end
   local keep = plugin.output and keeper(ctx.kept, plugin.output == true and KEEP or plugin.output)
   function ctx.log(stream, data)
+    if type(data) ~= "string" then error("ctx.log: expected text, got a " .. type(data), 2) end
     if #data == 0 then return end
     ctx.last_text = data
     ctx.bytes = (ctx.bytes or 0) + #data
