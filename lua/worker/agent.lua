@@ -88,7 +88,7 @@ local function claim(server)
     server:pause(EMPTY_PAUSE)
     return nil
   end
-  server.trouble:worked { server = server.name }
+  server.trouble:worked({ server = server.name }, "claim")
   if job == nil and sys.mono() - began < EMPTY_PAUSE then server:pause(EMPTY_PAUSE) end
   return job
 end
@@ -151,21 +151,37 @@ local function claimer(server, scope)
   if not ok and not (server.draining and err.is(why, "cancelled")) then error(why, 0) end
 end
 
+-- One pulse; whether it arrived.
+local function pulse(server)
+  local seen, list = server.self, {}
+  for _, job in pairs(server.jobs) do list[#list + 1] = job end
+  local ok, why = task.try(server.plugin.pulse, seen, list)
+  if ok then
+    server.last_contact = sys.mono()
+    server.trouble:worked({ server = server.name }, "pulse")
+  else
+    link.heard(server, "pulse", why, seen)
+  end
+  return ok
+end
+
+-- Pulses keep their pace however long one takes.  One that failed is repeated sooner, and never later:
+-- the server's patience with us is running.
 local function pulse_loop(server)
-  local every = server.conf.heartbeat or PULSE_EVERY
+  local every, failures = server.conf.heartbeat or PULSE_EVERY, 0
   while true do
     if link.wait_ready(server) then
-      local seen, list = server.self, {}
-      for _, job in pairs(server.jobs) do list[#list + 1] = job end
-      local ok, why = task.try(server.plugin.pulse, seen, list)
-      if ok then
-        server.last_contact = sys.mono()
-        server.trouble:worked { server = server.name }
+      local began = sys.mono()
+      if pulse(server) then
+        failures = 0
+        task.sleep(math.max(0, began + every - sys.mono()))
       else
-        link.heard(server, "pulse", why, seen)
+        failures = failures + 1
+        task.sleep(math.min(every, 2 ^ (failures - 1)) * (0.5 + math.random() / 2))
       end
+    else
+      task.sleep(every)
     end
-    task.sleep(every)
   end
 end
 
@@ -195,6 +211,9 @@ local function replay(server, scope)
       scope:spawn(function()
         if work.finish(server, left.job, left.result) then server.record:forget(server, left.job) end
       end)
+    elseif server.plugin.hands_out_again then
+      -- by itself, and perhaps has done so already: our word would only undo what others did
+      server.record:forget(server, left.job)
     elseif left.started then
       scope:spawn(function()
         local result = { state = "error", reason = "the worker was interrupted while the job ran" }

@@ -103,7 +103,8 @@ function link.heard(server, what, why, seen)
   elseif judge(why) == "refused" and what ~= "log" then
     link.fail_server(server, why, EXIT_AUTH)
   else
-    server.trouble:failed(what .. ": " .. tostring(why), { server = server.name })
+    server.trouble:failed(what .. ": " .. tostring(why), { server = server.name },
+      what == "pulse" and "pulse" or "claim")
   end
 end
 

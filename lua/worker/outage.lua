@@ -11,12 +11,14 @@ local meta = { __index = methods }
 
 --- `outage.new(event, what)`: for messages like "<what>: connection refused".
 function outage.new(event, what)
-  return setmetatable({ event = event, what = what }, meta)
+  return setmetatable({ event = event, what = what, failing = {} }, meta)
 end
 
---- `outage:failed(why, fields)`: it failed (again). Returns true when this is the first time.
-function methods:failed(why, fields)
+--- `outage:failed(why, fields, part)`: it failed (again), or a part of it. Returns true when this is
+-- the first time.
+function methods:failed(why, fields, part)
   self.count = (self.count or 0) + 1
+  if part then self.failing[part] = true end
   if self.since then
     log.debug(self.event .. ".again", ("%s: %s"):format(self.what, tostring(why)), fields)
     return false
@@ -26,9 +28,12 @@ function methods:failed(why, fields)
   return true
 end
 
---- `outage:worked(fields)`: it worked.
-function methods:worked(fields)
+--- `outage:worked(fields, part)`: it worked, or this part of it: the outage is over when no part is
+-- left that failed and has not worked since.
+function methods:worked(fields, part)
   if not self.since then return end
+  if part then self.failing[part] = nil else self.failing = {} end
+  if next(self.failing) then return end
   log.info(self.event .. ".back", ("%s works again after %.0f s and %d failures"):format(
     self.what, sys.mono() - self.since, self.count), fields)
   self.since, self.count = nil, nil

@@ -28,9 +28,9 @@ function backoff.claim(conf, next)
   end
   return function(ctx)
     if wait > 0 and not ctx.pause(wait) then return nil end
-    local ok, job = pcall(next, ctx)
-    if ok and job ~= nil then
-      row, kind, wait = 0, nil, 0
+    local ok, job, again = pcall(next, ctx)
+    if ok and (job ~= nil or again) then
+      row, kind, wait = 0, nil, job == nil and again or 0
     elseif ok then
       note("idle", conf.idle or ctx.idle or 1, conf.idle_most or ctx.idle and 4 * ctx.idle or 10)
     else

@@ -362,4 +362,81 @@ describe("worker.agent", function()
     local server, run = serve(plugin)
     assert.equal(70, run(server))
   end)
+
+  it("asks again when the protocol says, and not sooner", function()
+    local at = {}
+    local backoff = require("worker.registry").open({ "plugins" }):get("policy", "backoff")
+    local plugin = protocol({}, { claim = function()
+      at[#at + 1] = sys.mono()
+      if #at == 4 then return "end" end
+      return nil, 7
+    end })
+    local server, run = serve(plugin, { policies = { claim = { {
+      plugin = backoff, conf = { first = 1, most = 60 },
+    } } } })
+    run(server)
+    for i = 2, 4 do assert.is_true(math.abs(at[i] - at[i - 1] - 7) < 0.1) end
+  end)
+
+  it("pulses at a steady pace, and sooner after one that failed", function()
+    local at, fails = {}, 0
+    local plugin = protocol({}, {
+      claim = function() task.sleep(100) return "end" end,
+      pulse = function()
+        at[#at + 1] = sys.mono()
+        task.sleep(4)
+        if #at > 3 and fails < 3 then
+          fails = fails + 1
+          err.raise("transport", "connection reset")
+        end
+      end,
+    })
+    local server, run = serve(plugin, { conf = { heartbeat = 10 } })
+    run(server)
+    assert.is_true(math.abs(at[2] - at[1] - 10) < 0.1)
+    for i, most in ipairs { 1, 2, 4 } do
+      local wait = at[4 + i] - at[3 + i] - 4
+      assert.is_true(wait >= most / 2 - 0.1 and wait <= most + 0.1)
+    end
+    assert.is_true(math.abs(at[8] - at[7] - 10) < 0.1)
+  end)
+
+  it("leaves to the server what a dead worker held, where the server hands it out again", function()
+    local forgotten, reported = {}, {}
+    local left = { { job = { id = "claimed" } }, { job = { id = "started" }, started = true },
+      { job = { id = "done" }, started = true, result = { state = "success" } } }
+    local kept = setmetatable({
+      left = function() return left end,
+      forget = function(_, _, job) forgotten[#forgotten + 1] = job.id end,
+    }, { __index = record.none() })
+    local plugin = protocol({}, {
+      hands_out_again = true, claim = function() task.sleep(1) return "end" end,
+      finish = function(_, job) reported[#reported + 1] = job.id end,
+    })
+    local server, run = serve(plugin, { record = kept })
+    run(server)
+    table.sort(forgotten)
+    assert.same({ "claimed", "done", "started" }, forgotten)
+    assert.same({ "done" }, reported)
+  end)
+
+  it("tells an outage of its claims once, however well its pulses do", function()
+    local plugin, tries = protocol({}, { pulse = function() end }), 0
+    function plugin.claim()
+      tries = tries + 1
+      if tries == 40 then return "end" end
+      task.sleep(1)
+      err.raise("http", "answered 500", { status = 500 })
+    end
+    local server, run = serve(plugin, { conf = { heartbeat = 2 } })
+    local told, begun = server.trouble.failed, 0
+    function server.trouble.failed(...)
+      local first = told(...)
+      begun = begun + (first and 1 or 0)
+      return first
+    end
+    run(server)
+    assert.equal(40, tries)
+    assert.equal(1, begun)
+  end)
 end)
