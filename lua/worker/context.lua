@@ -23,10 +23,16 @@ local GRACE = 5
 local KEEP = 64 * 1024
 local PRIVATE = 448 -- 0700
 
--- Head and tail of each stream, for protocols that report output with the result.
-local function keeper(kept, bytes)
+-- Head and tail of the job's streams, for protocols that report output with the result: so many bytes
+-- of each, or of those that the protocol names.
+local function keeper(kept, output)
   return function(stream, data)
-    kept[stream] = kept[stream] or text.head_tail(bytes // 2, bytes - bytes // 2)
+    if not kept[stream] then
+      local bytes = output == true and KEEP or output
+      if type(output) == "table" then bytes = output[stream] end
+      if not bytes then return end
+      kept[stream] = text.head_tail(bytes // 2, bytes - bytes // 2)
+    end
     kept[stream]:add(data)
   end
 end
@@ -68,7 +74,7 @@ function context.new(server, job)
     last_line = last_line,
   }
   for _, value in ipairs(job.secrets or {}) do ctx.secrets[#ctx.secrets + 1] = value end
-  local keep = plugin.output and keeper(ctx.kept, plugin.output == true and KEEP or plugin.output)
+  local keep = plugin.output and keeper(ctx.kept, plugin.output)
   function ctx.log(stream, data)
     if type(data) ~= "string" then error("ctx.log: expected text, got a " .. type(data), 2) end
     if #data == 0 then return end

@@ -46,9 +46,18 @@ end
 
 -- Stopping -------------------------------------------------------------------------------------------
 
+local function cancel(self, server, why)
+  self.cancelled = self.cancelled or server.running > 0
+  server:cancel_jobs(why)
+end
+
 local function cancel_all(self, why)
-  self.cancelled = self.cancelled or self:busy()
-  for _, server in ipairs(self.servers) do server:cancel_jobs(why) end
+  for _, server in ipairs(self.servers) do cancel(self, server, why) end
+end
+
+-- A protocol may promise that what runs is completed, unless a person says how long it may take.
+local function is_patient(self, server)
+  return server.plugin.completes and (self.conf.origins or {})["shutdown.timeout"] == "default"
 end
 
 local function drain_all(self, why, limit)
@@ -58,10 +67,12 @@ local function drain_all(self, why, limit)
   self.limited = true
   self.scope:spawn(function()
     task.sleep(limit)
-    if self:busy() then
-      log.warn("worker.impatient", ("jobs still run %s after the worker was asked to stop; they are cancelled")
-        :format(time.format_duration(limit)))
-      cancel_all(self, "the worker stops")
+    for _, server in ipairs(self.servers) do
+      if server.running > 0 and not is_patient(self, server) then
+        log.warn("worker.impatient", ("%s: jobs still run %s after the worker was asked to stop; they are cancelled")
+          :format(server.name, time.format_duration(limit)))
+        cancel(self, server, "the worker stops")
+      end
     end
   end)
 end

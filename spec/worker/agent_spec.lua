@@ -439,4 +439,23 @@ describe("worker.agent", function()
     assert.equal(40, tries)
     assert.equal(1, begun)
   end)
+
+  it("keeps the output that the protocol wants to report: all of it, or some streams", function()
+    local function kept(output)
+      local got
+      local plugin = protocol({ { id = "a" } }, { output = output, finish = function(_, _, result)
+        got = result.output
+      end })
+      local server, run = serve(plugin, { executor = executor(function(_, ctx)
+        ctx.log("stdout", "out\n")
+        ctx.log("stderr", "err\n")
+        return { state = "success" }
+      end) })
+      run(server)
+      return got
+    end
+    assert.same({ stdout = "out\n", stderr = "err\n" }, kept(true))
+    assert.same({ stderr = "err\n" }, kept { stderr = 1024 })
+    assert.is_nil(kept(nil))
+  end)
 end)
