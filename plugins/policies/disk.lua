@@ -15,15 +15,16 @@ disk.config = {
 }
 
 local function shortage(conf)
-  local bytes, _, inodes, inodes_total = fs.disk_free(conf.path)
-  if not bytes then return nil end
-  if bytes < conf.free then
+  local space = fs.disk_free(conf.path)
+  if not space then return nil end
+  if space.bytes_free < conf.free then
     return ("%s is free on the disk of %s, %s is needed"):format(
-      time.format_size(bytes), conf.path, time.format_size(conf.free))
+      time.format_size(space.bytes_free), conf.path, time.format_size(conf.free))
   end
   -- Some file systems do not count inodes.
-  if inodes_total > 0 and inodes < conf.inodes then
-    return ("%d inodes are free on the disk of %s, %d are needed"):format(inodes, conf.path, conf.inodes)
+  if space.inodes_total > 0 and space.inodes_free < conf.inodes then
+    return ("%d inodes are free on the disk of %s, %d are needed"):format(
+      space.inodes_free, conf.path, conf.inodes)
   end
 end
 
