@@ -1,4 +1,5 @@
 -- limits: how much of the machine a job may use.
+local err = require "worker.error"
 local time = require "worker.time"
 
 local limits = { kind = "policy", name = "limits", api = 1 }
@@ -23,9 +24,10 @@ local function least(allowed, asked)
 end
 
 local function number_of(name, value)
-  if type(value) == "number" then return value end
-  if type(value) == "string" then return time.parse_size(value) end
-  error(("job limit '%s' must be a number"):format(name), 0)
+  local number = type(value) == "string" and time.parse_size(value) or value
+  if type(number) == "number" then return number end
+  err.raise("config", ('the job\'s limit "%s": expected a number or a size like "64MiB", got %s'):format(name,
+    type(value) == "string" and ('"%s"'):format(value) or "a " .. type(value)))
 end
 
 function limits.run(conf, next)

@@ -1,4 +1,5 @@
 -- mask: secrets do not appear in logs and results.
+local err = require "worker.error"
 local log = require "worker.log"
 local secret = require "worker.secret"
 
@@ -20,6 +21,13 @@ local function secrets_of(conf, job, ctx)
   return list
 end
 
+-- What the job could not do may name what nobody should see: a program, an address.
+local function masked_error(masker, why)
+  if type(why) == "string" then return masker:text(why) end
+  if err.is(why) and type(why.message) == "string" then why.message = masker:text(why.message) end
+  return why
+end
+
 function mask.run(conf, next)
   return function(job, ctx)
     local list = secrets_of(conf, job, ctx)
@@ -38,7 +46,8 @@ function mask.run(conf, next)
       for stream, masked in pairs(streams) do plain(stream, masked:finish()) end
       ctx.log = plain
     end })
-    local result = next(job, ctx)
+    local ok, result = pcall(next, job, ctx)
+    if not ok then error(masked_error(masker, result), 0) end
     if type(result) == "table" and type(result.reason) == "string" then
       result.reason = masker:text(result.reason)
     end
