@@ -1,0 +1,72 @@
+local err = require "worker.error"
+local plugin = require "spec.support.plugin"
+
+describe("the policy backoff", function()
+  -- Claims with these answers ("fail", nil, or a job); the waits before each of them.
+  local function waits(fields, answers)
+    local list, at = {}, 0
+    local ctx = { pause = function(seconds) list[at + 1] = seconds return true end }
+    local claim = plugin.policy("backoff", fields).claim(function()
+      at = at + 1
+      local answer = answers[at]
+      if answer == "fail" then err.raise("transport", "no") end
+      if type(answer) == "number" then err.raise("http", "busy", { status = 429, retry_after = answer }) end
+      return answer or nil
+    end)
+    for _ = 1, #answers do pcall(claim, ctx) end
+    return list
+  end
+
+  local function is_between(least, value, most)
+    assert.is_true(value >= least and value <= most, ("%s is not from %s to %s"):format(value, least, most))
+  end
+
+  it("does not wait at first, nor after a job", function()
+    local list = waits({}, { { id = "a" }, { id = "b" }, { id = "c" } })
+    assert.same({}, list)
+  end)
+
+  it("waits longer and longer while there is nothing, up to the most", function()
+    local list = waits({ idle = 1, idle_most = 4 }, { false, false, false, false, false, false })
+    assert.is_nil(list[1])
+    is_between(0.5, list[2], 1)
+    is_between(1, list[3], 2)
+    is_between(2, list[4], 4)
+    is_between(2, list[5], 4)
+    is_between(2, list[6], 4)
+  end)
+
+  it("begins anew when the kind of trouble changes, and forgets it after a job", function()
+    local list = waits({ idle = 1, first = 10 }, { "fail", "fail", false, { id = "a" }, false, false })
+    is_between(5, list[2], 10)
+    is_between(10, list[3], 20)
+    is_between(0.5, list[4], 1)
+    is_between(0.5, list[6], 1)
+    assert.is_nil(list[5])
+  end)
+
+  it("waits at least as long as the server asks", function()
+    local list = waits({ first = 1, most = 2 }, { 30, false })
+    is_between(30, list[2], 30)
+  end)
+
+  it("does not always wait equally long: a thousand workers must not come back together", function()
+    local seen = {}
+    for _ = 1, 50 do seen[waits({ idle = 8 }, { false, false })[2]] = true end
+    assert.is_truthy(next(seen, next(seen)))
+  end)
+
+  it("claims nothing once the worker stops", function()
+    local claims = 0
+    local claim = plugin.policy("backoff").claim(function() claims = claims + 1 end)
+    claim { pause = function() return true end }
+    assert.is_nil(claim { pause = function() return false end })
+    assert.equal(1, claims)
+  end)
+
+  it("lets the error through", function()
+    local ok, why = pcall(plugin.policy("backoff").claim(function() err.raise("gone", "who are you") end), {})
+    assert.is_false(ok)
+    assert.equal("gone", why.kind)
+  end)
+end)
