@@ -43,16 +43,20 @@ function jobfile.is(name)
   return readers[extension_of(name) or ""] ~= nil
 end
 
+-- YAML names its place itself, with the file in front.
+local function refuse(name, why)
+  if not err.is(why) then error(why, 0) end
+  local named = why.message:sub(1, #name + 1) == name .. ":"
+  err.raise("config", named and why.message or ("%s: %s"):format(name, why.message))
+end
+
 --- `jobfile.parse(name, source)`: the job, or an error of kind "config" whose message names file,
 -- line and column.
 function jobfile.parse(name, source)
   local reader = readers[extension_of(name) or ""]
   if not reader then err.raise("config", name .. ": a job file ends in .json, .yaml or .sh") end
   local ok, value, marks = pcall(reader, source, name)
-  if not ok then
-    if err.is(value) then err.raise("config", ("%s: %s"):format(name, value.message):gsub("^([^:]+): %1:", "%1:")) end
-    error(value, 0)
-  end
+  if not ok then refuse(name, value) end
   if reader == script_of then return value end
   local job, problems = schema.check(jobfile.fields, value, marks, "")
   if not job then
