@@ -34,13 +34,19 @@ local function refuse_nul(text, what)
   if at then err.raise("spawn", ("%s has a NUL byte (byte %d): it cannot be run as it is"):format(what, at)) end
 end
 
-local function script_file(script, ctx)
-  local path = fs.join(ctx.workdir or fs.temp_dir("/tmp/worker-script-"), ".worker-script")
-  fs.write(path, script)
-  return path
+-- The file of a script too long for an argument, to be closed (and so removed) after the job; nil for
+-- others.
+local function long_script(job, ctx)
+  if job.argv or not job.script or #job.script <= ARGUMENT_MOST then return nil end
+  local dir = not ctx.workdir and fs.temp_dir("/tmp/worker-script-")
+  local path = fs.join(ctx.workdir or dir, ".worker-script")
+  fs.write(path, job.script)
+  return setmetatable({ path = path }, { __close = function()
+    if dir then fs.remove_tree(dir) else fs.remove(path) end
+  end })
 end
 
-local function command_of(conf, job, ctx)
+local function command_of(conf, job, long)
   if job.argv then
     for i, word in ipairs(job.argv) do refuse_nul(word, ("argument %d"):format(i)) end
     return job.argv
@@ -48,8 +54,8 @@ local function command_of(conf, job, ctx)
   if not job.script then err.raise("spawn", "the job has neither argv nor script: there is nothing to run") end
   refuse_nul(job.script, "the script")
   local argv = table.move(conf.shell, 1, #conf.shell, 1, {})
-  if #job.script > ARGUMENT_MOST then
-    argv[#argv + 1] = script_file(job.script, ctx)
+  if long then
+    argv[#argv + 1] = long.path
   else
     argv[#argv + 1], argv[#argv + 2] = "-c", job.script
   end
@@ -77,9 +83,9 @@ local function rlimits_of(limits, missing)
   }
 end
 
-local function request_of(conf, job, ctx, group, missing)
+local function request_of(conf, job, ctx, long, group, missing)
   return {
-    argv = command_of(conf, job, ctx), cwd = job.cwd or ctx.workdir, stdin = job.stdin,
+    argv = command_of(conf, job, long), cwd = job.cwd or ctx.workdir, stdin = job.stdin,
     env = process.env(ctx.env, job.env), merge = conf.merge, user = conf.user,
     nice = ctx.limits.nice, oom_score_adj = OOM_SCORE, cgroup = group,
     rlimits = rlimits_of(ctx.limits, missing),
@@ -120,7 +126,8 @@ function shell.run(conf, job, ctx)
     if not uid then err.raise("spawn", ("there is no user '%s' on this machine"):format(conf.user)) end
     fs.chown(ctx.workdir, uid, -1)
   end
-  local child <close> = process.spawn(request_of(conf, job, ctx, group, missing))
+  local long <close> = long_script(job, ctx)
+  local child <close> = process.spawn(request_of(conf, job, ctx, long, group, missing))
   local _ <close> = not group and cgroup.keep("session", child.pid) or nil
   local ending <close> = process.ending(child, { signal = conf.signal, grace = ctx.grace })
   for stream, text in child:output(conf.drain) do ctx.log(stream, text) end
