@@ -22,7 +22,7 @@ local KINDS = {
     needs = { "open", "claim" },
     slots = { "open", "claim", "fetch", "start", "pulse", "beat", "log", "collect", "finish", "release", "close" },
     data = { "finish_once", "output", "batch", "claims", "claim_breaks", "keeps_record", "hands_out_again",
-      "completes" },
+      "completes", "own_file", "slots_field" },
   },
   executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = {} },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" }, data = {} },

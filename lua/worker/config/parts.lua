@@ -3,7 +3,9 @@
 -- Every function takes the load: env, flags, protocol_flags, executor_flags, marks, registry, and
 -- what is collected: problems, warnings, origins, sections (for `show`), known (flags).
 
+local files = require "worker.config.files"
 local flags = require "worker.config.flags"
+local fs = require "worker.fs"
 local references = require "worker.config.references"
 local schema = require "worker.schema"
 local spec = require "worker.config.spec"
@@ -114,6 +116,26 @@ local function executor_source(load, entry, conf, path)
   return (type(given) == "table" or given == conf.executor) and entry or conf
 end
 
+-- A server that no file of ours describes may have one of its own, which people have already: the
+-- protocol says own_file = { name = "x.yaml", env = "X_CONFIG" }.
+local function own_entry(load, plugin)
+  local named = plugin.own_file.env and load.env(plugin.own_file.env)
+  local path = named or plugin.own_file.name
+  if not named and not fs.exists(path) then return {} end
+  local tree, marks, problems = files.load({ path }, named and plugin.own_file.env)
+  add(load.problems, problems)
+  if #problems > 0 then return nil end
+  for container, mark in pairs(marks) do load.marks[container] = mark end
+  load.files[#load.files + 1] = path
+  return tree
+end
+
+-- What such a file calls the number of slots counts unless somebody said slots.
+local function slots_of(load, conf, plugin, path)
+  local own = plugin.slots_field and conf[plugin.slots_field]
+  return (load.origins[path .. ".slots"] or "default") == "default" and own or conf.slots
+end
+
 local function check_server(load, entry, container, index)
   local path = ("servers[%d]"):format(index)
   if type(entry) ~= "table" or load.marks[entry] and load.marks[entry].kind ~= "map" then
@@ -135,13 +157,17 @@ local function check_server(load, entry, container, index)
     given = flags.take(load, fields.config)
     for field, value in pairs(load.protocol_flags) do given[field] = value end
   end
+  if plugin.own_file and not load.marks[entry] then
+    entry = own_entry(load, plugin)
+    if not entry then return nil end
+  end
   local conf = parts.check(load, fields, entry, path,
     { env_prefix = PREFIX, env_fills = load.several ~= nil, flags = given })
   if not conf then return nil end
   local executors = use_all(load, "executor", executor_source(load, entry, conf, path), "executor",
     path .. ".executor")
   return {
-    name = conf.name, protocol = conf.protocol, slots = conf.slots, plugin = plugin,
+    name = conf.name, protocol = conf.protocol, slots = slots_of(load, conf, plugin, path), plugin = plugin,
     conf = split_server(conf, plugin), executor = executors[1], executors = executors,
   }
 end
