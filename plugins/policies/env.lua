@@ -1,5 +1,6 @@
 -- env: what a job's environment looks like before the job adds its own.
 local process = require "worker.process"
+local secret = require "worker.secret"
 
 local env = { kind = "policy", name = "env", api = 1 }
 
@@ -10,7 +11,10 @@ env.config = {
     doc = "PATH of the jobs." },
   pass = { "list", of = { "string" }, default = {},
     doc = "Names of the worker's own environment that jobs may see." },
-  set = { "map", of = { "string" }, default = {}, doc = "Names and values that every job gets." },
+  set = { "map", of = { "string" }, default = {}, env = "WORKER_JOB_ENV",
+    doc = "Names and values that every job gets." },
+  secrets = { "map", of = { "secret" }, default = {}, env = "WORKER_JOB_SECRETS",
+    doc = "The same, but the policy mask hides the values in output and results." },
 }
 
 -- These tell a child how to talk to our supervisor, or where our secrets are: never passed on.
@@ -28,9 +32,11 @@ function env.run(conf, next)
     if may_pass(name) then fixed[name] = process.inherited(name) or fixed[name] end
   end
   for name, value in pairs(conf.set) do fixed[name] = value end
+  for name, value in pairs(conf.secrets) do fixed[name] = secret.reveal(value) end
   return function(job, ctx)
     local own = { WORKER_JOB_ID = job.id, HOME = ctx.workdir or "/", TMPDIR = ctx.workdir or "/tmp" }
     ctx.env = process.env(fixed, own)
+    for _, value in pairs(conf.secrets) do ctx.secrets[#ctx.secrets + 1] = value end
     return next(job, ctx)
   end
 end
