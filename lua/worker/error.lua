@@ -9,6 +9,7 @@
 --   spawn      a program could not be started                   limit  more than is allowed
 --   config     a person's mistake in the configuration          file   the disk said no
 --   locked     somebody else holds it                            bug    ours
+--   refused    the server will never take this, however often it is offered
 local sys = require "worker.core.sys"
 
 local error_module = {}

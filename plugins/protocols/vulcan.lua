@@ -1,0 +1,305 @@
+-- vulcan: fragments of Vulcan CI.  Wire: four POSTs of JSON, see README of the Vulcan worker.
+--
+-- Vulcan knows one fragment of each registered worker: when a worker is not heard of for too long,
+-- that fragment is handed out again.  So every slot that runs something has a registration of its
+-- own, a "member"; a member is used again as long as the server surely counts it as alive, and is
+-- left to die (no heartbeat) when
+--
+--   the server says that it does not know it,
+--   nothing of ours arrived for longer than the server waits: it is in error then, for good, even
+--   though its heartbeats are accepted again,
+--   an answer to its request for work was lost: the server may have handed out a fragment that
+--   nobody runs, which comes back only once this member is dead.
+local err = require "worker.error"
+local fs = require "worker.fs"
+local http = require "worker.http"
+local json = require "worker.json"
+local log = require "worker.log"
+local retry = require "worker.retry"
+local task = require "worker.task"
+local text = require "worker.text"
+local time = require "worker.time"
+
+local vulcan = { kind = "protocol", name = "vulcan", api = 1 }
+
+vulcan.doc = "Works for Vulcan CI: registers, sends heartbeats, runs fragments, reports their results."
+
+-- The head and the tail of stderr become the error message.  Escaped it grows by six at most, and
+-- the server takes bodies of 2 MiB.
+vulcan.output = { stderr = 256 * 1024 }
+local SHORT = 1024 -- bytes of it for whoever stands in front of the server and takes less
+
+-- What a dead worker held is handed out again by the server itself, and what runs when the worker is
+-- asked to stop is completed.
+vulcan.hands_out_again = true
+vulcan.completes = true
+
+vulcan.config = {
+  url = { "url", required = true, env = "ORCHESTRATOR_URL", doc = "Address of the worker orchestrator." },
+  tenant = { "string", required = true, env = "TENANT_ID", example = "00000000-0000-0000-0000-000000000001",
+    doc = "The tenant this worker belongs to, a UUID." },
+  group = { "string",
+    doc = "Run only fragments of this machine group; all fragments if absent or empty." },
+  heartbeat = { "duration", default = "10s", min = "10ms", env = "HEARTBEAT_INTERVAL_SECS",
+    doc = "How often the server hears that this worker is alive." },
+  poll = { "duration", default = "5s", env = "POLL_INTERVAL_SECS",
+    doc = "How long to wait before asking again when there is no work." },
+  request_timeout = { "duration", default = "30s", min = "10ms", env = "REQUEST_TIMEOUT_SECS",
+    doc = "How long one request may take." },
+  script_timeout = { "duration", default = "300s", min = "10ms", env = "SCRIPT_TIMEOUT_SECS",
+    doc = "How long a fragment may run." },
+  dead_after = { "duration", default = "30s", min = "10ms", env = "HEARTBEAT_TIMEOUT_SECS",
+    doc = "How long the server waits for a heartbeat; longer without one means to register anew. "
+      .. "Never less than two heartbeats." },
+  id_file = { "path",
+    doc = "Write the ids this worker is registered under here, one per line, e.g. for a preStop hook." },
+}
+
+function vulcan.check(conf)
+  local hex = conf.tenant:gsub("-", "")
+  if #hex ~= 32 or hex:find("%X") then return "expected a UUID", "tenant" end
+end
+
+-- The wire -----------------------------------------------------------------------------------------------
+
+-- 404 is said by the server itself about a worker it does not know; without its words it is the
+-- answer of something else at this address.
+local function is_unknown(why)
+  return err.is(why, "http") and why.status == 404 and why.body:find("Worker not found", 1, true) ~= nil
+end
+
+local function post(self, path, body, timeout)
+  return self.api:post(path, { json = body, timeout = timeout })
+end
+
+-- The answer as a table whose fields are what they should be; everything else is a wire error.
+local function read(reply, fields)
+  local value = reply.json
+  for name, kind in pairs(fields) do
+    if type(value) ~= "table" or type(value[name]) ~= kind or value[name] == "" then
+      err.wire(("%s: expected the field %s, a %s"):format(reply.request.label, name, kind), reply.body)
+    end
+  end
+  return value
+end
+
+-- Members ------------------------------------------------------------------------------------------------
+
+local function is_alive(self, member)
+  return not member.late and time.mono() - member.heard <= self.limit
+end
+
+local function write_ids(self)
+  if not self.conf.id_file then return end
+  local ids = {}
+  for id in pairs(self.members) do ids[#ids + 1] = id .. "\n" end
+  table.sort(ids)
+  local ok, why = pcall(fs.write, self.conf.id_file, table.concat(ids))
+  if not ok then log.warn("vulcan.id_file", ("the worker's id could not be written: %s"):format(tostring(why))) end
+end
+
+local function drop(self, member)
+  if not self.members[member.id] then return end
+  self.members[member.id] = nil
+  for i, free in ipairs(self.free) do
+    if free == member then
+      table.remove(self.free, i)
+      break
+    end
+  end
+  write_ids(self)
+end
+
+local function register(self)
+  local sent = time.mono()
+  local reply = post(self, "/workers/register", { tenant_id = self.conf.tenant, machine_group = self.group or json.null })
+  local member = { id = read(reply, { worker_id = "string" }).worker_id, heard = sent }
+  self.members[member.id] = member
+  log.info("vulcan.registered", "registered as worker " .. member.id, { worker_id = member.id })
+  write_ids(self)
+  return member
+end
+
+-- A member that is alive and has nothing to do.  One caller at a time, so that two who find out that
+-- there is none do not both register.
+local function take(self)
+  local _ <close> = self.turn:take()
+  while #self.free > 0 do
+    local member = table.remove(self.free)
+    if is_alive(self, member) then return member end
+    drop(self, member)
+  end
+  return register(self)
+end
+
+local function give_back(self, member)
+  if self.members[member.id] and is_alive(self, member) then
+    self.free[#self.free + 1] = member
+  else
+    drop(self, member)
+  end
+end
+
+function vulcan.open(conf)
+  local self = {
+    conf = conf, group = conf.group ~= "" and conf.group or nil,
+    api = http.client { base = conf.url, timeout = conf.request_timeout },
+    limit = math.max(conf.dead_after, 2 * conf.heartbeat),
+    members = {}, free = {}, holds = {}, turn = task.semaphore(1),
+  }
+  self.free[1] = register(self)
+  return self
+end
+
+-- The contract -------------------------------------------------------------------------------------------
+
+-- What did not reach the server, or was refused by it, claimed nothing; everything else may have.
+local function claimed_nothing(self, member, why)
+  if is_unknown(why) then drop(self, member) end
+  return err.is(why, "transport") and why.sent == false
+    or err.is(why, "http") and why.status >= 300 and why.status < 500
+end
+
+local function request_work(self, member)
+  local reply = post(self, "/work/request", { worker_id = member.id })
+  if reply.status == 204 or reply.body == "" or reply.json == nil then return nil end
+  local work = read(reply, { fragment_id = "string", chain_id = "string", attempt = "number" })
+  return {
+    id = work.fragment_id, script = work.run_script, timeout = self.conf.script_timeout,
+    chain_id = work.chain_id, attempt = work.attempt, member = member.id,
+  }
+end
+
+function vulcan.claim(self)
+  local member = take(self)
+  local ok, job = pcall(request_work, self, member)
+  if not ok then
+    if claimed_nothing(self, member, job) then give_back(self, member) else drop(self, member) end
+    error(job, 0)
+  elseif not job then
+    give_back(self, member)
+    return nil, self.conf.poll
+  end
+  -- One that is handed out while it still runs here was taken from the member that has it.
+  local before = self.holds[job.id]
+  if before then drop(self, before) end
+  self.holds[job.id] = member
+  return job
+end
+
+-- A fragment without a script must not reach an executor that would find something to run.
+function vulcan.start(_, job)
+  if not job.script then err.raise("spawn", "No script to execute") end
+end
+
+local function beat(self, member)
+  -- shorter than the server's patience, so that one answer that hangs does not kill the worker
+  local timeout = math.min(self.conf.request_timeout, self.conf.heartbeat)
+  local sent = time.mono()
+  local ok, why = pcall(post, self, "/workers/heartbeat", { worker_id = member.id }, timeout)
+  if ok then
+    -- after a gap this long the server's word that all is well means nothing
+    member.late = member.late or time.mono() - member.heard > self.limit
+    member.heard = sent
+  elseif is_unknown(why) then
+    drop(self, member)
+  else
+    return why
+  end
+end
+
+-- While a fragment runs under a member that the server counts as dead, another one shows that the
+-- worker lives, and takes the next fragment.
+local function stay_known(self)
+  local _ <close> = self.turn:take()
+  for _, member in pairs(self.members) do
+    if is_alive(self, member) then return end
+  end
+  self.free[#self.free + 1] = register(self)
+end
+
+function vulcan.pulse(self)
+  local beats, failed = {}, nil
+  for _, member in pairs(self.members) do
+    beats[#beats + 1] = function() failed = beat(self, member) or failed end
+  end
+  task.all(beats)
+  if failed then error(failed, 0) end
+  stay_known(self)
+end
+
+-- Results ------------------------------------------------------------------------------------------------
+
+local SAYS = {
+  timeout = function() return "Script execution timed out" end,
+  failed = function(result, code)
+    local signal = result.signal and (" (killed by %s)"):format(result.signal) or ""
+    return ("Script exited with code %d%s"):format(code, signal)
+  end,
+  oom = function(result) return "Script ran out of memory: " .. (result.reason or "") end,
+  cancelled = function(result) return "Script was cancelled: " .. (result.reason or "") end,
+  error = function(result) return "Script could not be run: " .. (result.reason or "") end,
+}
+
+-- The exit code, -1 where the script did not exit by itself, and a message that tells every end apart.
+local function verdict(job, result)
+  if result.state == "success" then return 0, nil end
+  if not job.script then return 1, "No script to execute" end
+  local exited = result.state == "failed" and not result.signal
+  local code = exited and result.exit_code or -1
+  local said, words = result.output and result.output.stderr or "", SAYS[result.state](result, code)
+  if said == "" or result.state == "timeout" then return code, words end
+  if exited then return code, said end
+  return code, said .. (said:find("\n$") and "" or "\n") .. words
+end
+
+-- The database takes neither broken characters nor NUL.
+local function clean(message)
+  return message and text.repair(message):gsub("\0", "\u{FFFD}") or json.null
+end
+
+-- Whoever stands in front of the server may take less than the server: then a short message has to do.
+local function is_too_much(status, body)
+  return (status == 400 or status == 413 or status == 422) and #tostring(body.error_message) > 2 * SHORT
+end
+
+local function report(self, body)
+  local ok, why = pcall(post, self, "/work/result", body)
+  if ok then return end
+  local status = err.is(why, "http") and why.status
+  if is_too_much(status, body) then
+    body.error_message = "... " .. text.cut(body.error_message, SHORT, "tail")
+    return report(self, body)
+  elseif status == 500 and why.body:find("Record not found", 1, true) then
+    err.raise("refused", "the server no longer knows the fragment: " .. why.message)
+  end
+  error(why, 0)
+end
+
+-- Reported under the member that ran it, even one of before a restart: the server then forgets that it
+-- has something to run again.  Where it has forgotten the member instead, another one will do, but one
+-- that runs nothing.
+function vulcan.finish(self, job, result)
+  local code, message = verdict(job, result)
+  local body = {
+    fragment_id = job.id, success = code == 0, exit_code = code, error_message = clean(message),
+  }
+  local holder = self.holds[job.id]
+  body.worker_id = holder and holder.id or job.member
+  local ok, why = pcall(report, self, body)
+  if is_unknown(why) then
+    if holder then drop(self, holder) end
+    holder = take(self)
+    self.holds[job.id], body.worker_id = holder, holder.id
+    ok, why = pcall(report, self, body)
+  end
+  if not ok and retry.classify(why) == "retry" then error(why, 0) end
+  self.holds[job.id] = nil
+  if holder and ok then give_back(self, holder) end
+  if not ok then
+    if holder then drop(self, holder) end -- what it may still hold there is handed out again
+    error(why, 0)
+  end
+end
+
+return vulcan
