@@ -56,14 +56,15 @@ end
 
 -- The live lines -----------------------------------------------------------------------------------
 
--- Job output is not ours: nothing of it may move the cursor.
+-- Neither a job's output nor its name is ours: nothing of them may move the cursor, be it one of the
+-- control characters beyond ASCII (U+0080 to U+009F).
 local function harmless(line)
-  return (text.strip_ansi(text.repair(line)):gsub("[%c]", " "))
+  return (text.strip_ansi(text.repair(line)):gsub("%c", " "):gsub("\xc2[\x80-\x9f]", " "))
 end
 
 local function live_line(self, row, width)
   local elapsed = time.format_duration(math.floor(sys.mono() - row.began))
-  local line = ("  %s  %s  %s"):format(row.job.id, elapsed, harmless(row.ctx:last_line() or ""))
+  local line = ("  %s  %s  %s"):format(harmless(row.job.id), elapsed, harmless(row.ctx:last_line() or ""))
   return painted(self, "2", text.fit(line, width - 1))
 end
 

@@ -1,0 +1,113 @@
+local console = require "worker.console"
+local events = require "worker.events"
+local log = require "worker.log"
+local task = require "worker.task"
+
+describe("worker.console", function()
+  local stderr, info = io.stderr, log.info
+  local written, logged
+
+  before_each(function()
+    written, logged = {}, {}
+    io.stderr = { write = function(_, ...) -- luacheck: ignore
+      for _, text in ipairs { ... } do written[#written + 1] = text end
+    end }
+    log.info = function(event, message) logged[#logged + 1] = event .. " " .. message end -- luacheck: ignore
+  end)
+  after_each(function() io.stderr, log.info = stderr, info end) -- luacheck: ignore
+
+  local function started(terminal, color)
+    local all = events.new()
+    return all, console.new(all, { terminal = terminal, color = color })
+  end
+
+  local function job(id, line)
+    return { job = { id = id }, ctx = { last_line = function() return line end } }
+  end
+
+  local function ended(facts, result)
+    facts.result = result
+    return facts
+  end
+
+  local function screen() return table.concat(written) end
+
+  it("logs a line at a job's start and one at its end where there is no terminal", function()
+    local all = started(false)
+    local facts = job "a"
+    all:emit("job.started", facts)
+    all:emit("job.finished", ended(facts, { state = "failed", exit_code = 3, duration = 1.5 }))
+    assert.same({ "job.started job a started", "job.finished job a: failed  1.5s  exit 3" }, logged)
+    assert.equal("", screen())
+  end)
+
+  it("shows a line per running job, and takes it away", function()
+    local all, view = started(true, false)
+    local facts = job("a", "compiling")
+    all:emit("job.started", facts)
+    view:draw()
+    assert.equal("  a  0s  compiling\n", screen())
+    all:emit("job.finished", ended(facts, { state = "success", duration = 2 }))
+    assert.matches("ok +a  2s\n$", screen())
+    written = {}
+    view:draw()
+    assert.equal("", screen())
+    view:clear()
+  end)
+
+  it("is not moved about by what jobs print or are called", function()
+    local all, view = started(true, false)
+    local hostile = "x\27[2J\27]0;t\7\r\n\8\194\155" .. "2J\0\255"
+    local facts = job(hostile, hostile)
+    all:emit("job.started", facts)
+    view:draw()
+    all:emit("job.finished", ended(facts, { state = "error", reason = hostile, duration = 0 }))
+    local text = screen():gsub("\27%[%d+A\r\27%[J", "") -- its own: up, and clear below
+    assert.is_nil(text:find("[%z\1-\9\11-\31\127]"))
+    assert.is_nil(text:find("\194[\128-\159]"))
+    view:clear()
+  end)
+
+  it("shows some of many jobs and counts the rest", function()
+    local all, view = started(true, false)
+    for i = 1, 30 do all:emit("job.started", job(tostring(i))) end
+    view:draw()
+    local _, rows = screen():gsub("\n", "")
+    assert.equal(13, rows)
+    assert.matches("%.%.%. and 18 more", screen())
+    view:clear()
+  end)
+
+  it("paints only where it may", function()
+    for _, color in ipairs { false, true } do
+      written = {}
+      local all = started(true, color)
+      local facts = job "a"
+      all:emit("job.started", facts)
+      all:emit("job.finished", ended(facts, { state = "timeout", reason = "ran longer than 1s", duration = 1 }))
+      assert.equal(color, screen():find("\27%[33m") ~= nil)
+      assert.matches("timeout.*a  1s  ran longer than 1s", screen())
+    end
+  end)
+
+  it("keeps its lines fresh until it is ended", function()
+    local all, view = started(true, false)
+    local handle = task.start(view.run, view)
+    task.sleep(1)
+    assert.equal("", screen())
+    all:emit("job.started", job "a")
+    task.sleep(5.05)
+    assert.matches("  a  5s", screen())
+    handle:cancel "enough"
+    handle:join()
+  end)
+
+  it("sums up", function()
+    local all, view = started(false)
+    assert.equal("no jobs were run", view:summary())
+    for _, state in ipairs { "success", "error", "success", "oom" } do
+      all:emit("job.finished", ended(job "a", { state = state }))
+    end
+    assert.matches("^4 jobs in .*: 2 success, 1 oom, 1 error$", view:summary())
+  end)
+end)
