@@ -15,7 +15,7 @@
 local commands = {}
 
 commands.GROUPS = {
-  { "Work", { "run", "exec", "check" } },
+  { "Work", { "run", "exec", "callback", "check" } },
   { "Plugins", { "plugins", "explain", "new", "serve", "spec" } },
   { "This machine", { "config", "doctor", "completion", "version", "help" } },
 }

@@ -5,7 +5,7 @@
 local exit = {
   OK = 0, FAILED = 1, USAGE = 64, DATA = 65, UNAVAILABLE = 69, SOFTWARE = 70, OSERR = 71, IOERR = 74,
   TEMPFAIL = 75, PROTOCOL = 76, AUTH = 77, CONFIG = 78, CANCELLED = 80, PREEMPTED = 81, TWIN = 82,
-  IDLE = 83,
+  IDLE = 83, UNDELIVERED = 84,
 }
 
 exit.MEANINGS = {
@@ -25,6 +25,7 @@ exit.MEANINGS = {
   { 81, "stopped because the machine goes away" },
   { 82, "another instance has this identity" },
   { 83, "the limit for idling or uptime was reached" },
+  { 84, "the end of a task could not be told; it is kept to be told later" },
 }
 
 local BY_KIND = {
