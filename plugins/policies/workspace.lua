@@ -1,4 +1,8 @@
 -- workspace: a directory of its own for every job.
+--
+-- The directories of one worker lie in a folder with a lock that lives as long as the worker.  When
+-- the worker is killed its keeper removes the folder; should the machine go down with both, the
+-- next worker finds a folder whose lock nobody holds, and removes that.
 local cgroup = require "worker.cgroup"
 local fs = require "worker.fs"
 local log = require "worker.log"
@@ -15,25 +19,6 @@ workspace.config = {
 
 local PRIVATE = 448 -- 0700
 
--- Any id is fine as an id; as a file name it must be plain.
-local function name_of(job)
-  local plain = job.id:gsub("[^%w._-]", "_"):sub(1, 48)
-  return ("job-%s-"):format(plain)
-end
-
--- The root is made when it turns out to be missing, not looked for every time.
-local function make(root, job)
-  local prefix = fs.join(root, name_of(job))
-  local ok, dir = pcall(fs.temp_dir, prefix)
-  if ok then return dir end
-  fs.mkdir(root, { parents = true, mode = PRIVATE })
-  return fs.temp_dir(prefix)
-end
-
-local function must_keep(conf, result)
-  return conf.keep == "always" or conf.keep == "failed" and (not result or result.state ~= "success")
-end
-
 local function remove(dir)
   local ok, why = pcall(fs.remove_tree, dir)
   if not ok then
@@ -41,53 +26,74 @@ local function remove(dir)
   end
 end
 
--- A lock beside each directory (inside, it would not be empty) lives as long as its worker: what a
--- worker that was killed left behind is told by a lock that nobody holds.
-local function lock_of(root, name) return fs.join(root, "." .. name .. ".lock") end
+-- The lock of a folder, or nil when somebody holds it or the folder has just gone.
+local function try_lock(folder)
+  local ok, lock = pcall(fs.lock, fs.join(folder, ".lock"))
+  return ok and lock or nil
+end
 
 local function sweep(root)
-  for _, file in ipairs(fs.list(root, { type = "file" }) or {}) do
-    local name = file:match("^%.(job%-.+)%.lock$")
-    local ok, lock = false, nil
-    if name then ok, lock = pcall(fs.lock, fs.join(root, file)) end
-    if ok and lock then
-      remove(fs.join(root, name))
-      fs.remove(fs.join(root, file))
+  for _, name in ipairs(fs.list(root, { type = "dir" }) or {}) do
+    local folder = fs.join(root, name)
+    local lock = name:find("^worker%-jobs%-") and try_lock(folder)
+    if lock then
+      remove(folder)
       lock:close()
     end
   end
 end
 
 -- A sweeping neighbour may be quicker than our lock: then there is another name.
-local function make(root, job)
+local function make_home(root)
+  fs.mkdir(root, { parents = true, mode = PRIVATE })
+  sweep(root)
   while true do
-    local dir = fs.temp_dir(fs.join(root, name_of(job)))
-    local path = lock_of(root, fs.base(dir))
-    local lock = fs.lock(path)
-    if lock and fs.exists(dir) then return dir, lock, path end
+    local folder = fs.temp_dir(fs.join(root, "worker-jobs-"))
+    local lock = try_lock(folder)
+    if lock and fs.exists(folder) then
+      return { folder = folder, lock = lock, jobs = 0, kept = cgroup.keep("dir", fs.realpath(folder)) }
+    end
   end
 end
 
+local function leave_home(homes, root, home)
+  home.jobs = home.jobs - 1
+  if home.jobs > 0 then return end
+  if homes[root] == home then homes[root] = nil end
+  remove(home.folder)
+  home.lock:close()
+  home.kept:close()
+end
+
+local function must_keep(conf, result)
+  return conf.keep == "always" or conf.keep == "failed" and (not result or result.state ~= "success")
+end
+
+-- Out of the folder that will be removed.
+local function put_aside(root, dir, job, ctx)
+  local place = fs.join(root, fs.base(dir))
+  fs.rename(dir, place)
+  ctx.workdir = place
+  log.info("workspace.kept", ("job %s: its files are in %s"):format(job.id, place), { job = job.id })
+end
+
+-- Any id is fine as an id; as a file name it must be plain.
+local function name_of(job)
+  return ("job-%s-"):format(job.id:gsub("[^%w._-]", "_"):sub(1, 48))
+end
+
 function workspace.run(conf, next)
-  local swept
+  local homes = {}
   return function(job, ctx)
     local root = conf.dir or ctx.workspace
-    fs.mkdir(root, { parents = true, mode = PRIVATE })
-    if not swept then
-      swept = true
-      sweep(root)
-    end
-    local dir, lock, path = make(root, job)
+    homes[root] = homes[root] or make_home(root)
+    local home, result = homes[root], nil
+    home.jobs = home.jobs + 1
+    local _ <close> = setmetatable({}, { __close = function() leave_home(homes, root, home) end })
+    local dir = fs.temp_dir(fs.join(home.folder, name_of(job)))
     ctx.workdir = dir
-    local result
     local _ <close> = setmetatable({}, { __close = function()
-      if must_keep(conf, result) then
-        log.info("workspace.kept", ("job %s: its files stay in %s"):format(job.id, dir), { job = job.id })
-      else
-        remove(dir)
-      end
-      fs.remove(path)
-      lock:close()
+      if must_keep(conf, result) then put_aside(root, dir, job, ctx) else remove(dir) end
     end })
     result = next(job, ctx)
     return result
