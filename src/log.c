@@ -117,6 +117,18 @@ static void log_redact(char *line, size_t *size)
 
 /* --- building a line --- */
 
+/* How many bytes at ${text} are a control character: one of ASCII, or one of U+0080 to U+009F,
+ * which terminals obey as well. */
+static size_t log_control(const char *text, size_t n)
+{
+	unsigned char c = (unsigned char)text[0];
+	if (c < 0x20 || c == 0x7f)
+		return 1;
+	return c == 0xc2 && n > 1 && (unsigned char)text[1] >= 0x80 && (unsigned char)text[1] < 0xa0
+		       ? 2
+		       : 0;
+}
+
 /* Control characters would let a job or a server write lines of its own into our log. */
 static void log_escaped(struct buf *line, const char *text, size_t n, bool json)
 {
@@ -128,7 +140,9 @@ static void log_escaped(struct buf *line, const char *text, size_t n, bool json)
 			buf_append(line, "\\n", 2);
 		else if (c == '\t')
 			buf_append(line, "\\t", 2);
-		else if (c < 0x20 || c == 0x7f)
+		else if (log_control(text + i, n - i) == 2)
+			buf_printf(line, "\\u%04x", (unsigned char)text[++i]);
+		else if (log_control(text + i, n - i) == 1)
 			buf_printf(line, json ? "\\u%04x" : "\\x%02x", c);
 		else
 			buf_append(line, &c, 1);
@@ -141,7 +155,9 @@ static void log_plain(struct buf *line, const char *text, size_t n)
 		unsigned char c = (unsigned char)text[i];
 		if (c == '\n')
 			buf_append(line, "\n  ", 3);
-		else if ((c < 0x20 && c != '\t') || c == 0x7f)
+		else if (log_control(text + i, n - i) == 2)
+			buf_printf(line, "\\u%04x", (unsigned char)text[++i]);
+		else if (c != '\t' && log_control(text + i, n - i) == 1)
 			buf_printf(line, "\\x%02x", c);
 		else
 			buf_append(line, &c, 1);

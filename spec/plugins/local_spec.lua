@@ -57,6 +57,17 @@ describe("the protocol local #realtime", function()
     assert.is_nil(site:list("done")[1])
   end)
 
+  it("writes no control character of a file's name into the worker's log", function()
+    site:drop("bad\27[2J\194\155" .. "2J.yaml", "= = =")
+    for _, format in ipairs { "text", "logfmt", "json" } do
+      local said = site:once { "--log-format", format }.stderr
+      site:drop("bad\27[2J\194\155" .. "2J.yaml", "= = =")
+      assert.matches("bad", said)
+      assert.is_nil(said:find("\27", 1, true))
+      assert.is_nil(said:find("\194\155", 1, true))
+    end
+  end)
+
   it("runs a job of the same name again when it is dropped again, with a result of its own", function()
     for i = 1, 3 do
       site:drop("a.sh", "echo " .. i)
