@@ -1,4 +1,4 @@
-/* cgdir.c -- one control group directory, v1 or v2: read, write, kill, remove.
+/* cgdir.c -- one control group directory, v1 or v2: read, write, kill, remove.  Floor 3.
  *
  * The files of a control group are short and are read whole, except cgroup.procs, which is read in
  * pieces and parsed across their borders.  Groups below are found with getdents64 itself, because

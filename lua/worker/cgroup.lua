@@ -56,15 +56,15 @@ local function names_of(can)
   return #names > 0 and table.concat(names, ", ") or "nothing"
 end
 
+-- A person who runs a worker should see this once; it is no reason to disturb one who runs a job.
 local function announce(found)
   if not found.place then
-    log.warn("cgroup.none", "no control groups: memory and cpu of jobs cannot be limited, and "
+    log.info("cgroup.none", "no control groups: memory and cpu of jobs cannot be limited, and "
       .. "processes they leave behind are looked for in /proc (`worker doctor` says more)",
       { reason = found.reason })
     return
   end
-  local level = (found.can.memory and found.can.pids) and log.info or log.warn
-  level("cgroup.ready", ("control groups limit %s of jobs; %s"):format(names_of(found.can),
+  log.info("cgroup.ready", ("control groups limit %s of jobs; %s"):format(names_of(found.can),
     found.can.kill and "a job is ended by one write" or "a job is ended by a loop of signals"),
     { path = found.place:paths()[1] })
 end
