@@ -29,7 +29,7 @@ local command = {
     address = { "string", value = "HOST:PORT", doc = "Where to listen; port 0 takes a free one." },
     jobs = { "path", value = "FILE", doc = "The jobs to hand out." },
     state = { "path", value = "FILE", doc = "Keep what happened in this file, also across kill -9." },
-    set = { "map", value = "NAME=VALUE", doc = "Change how it behaves; may be repeated." },
+    set = { "map", value = "NAME=VALUE", doc = "Change how it behaves." },
   },
   examples = {
     { "worker serve vulcan --jobs jobs.yaml", "then start a worker in another terminal" },

@@ -66,14 +66,16 @@ local function uuid_of(value, path)
   return ("%s-%s-%s-%s-%s"):format(hex:sub(1, 8), hex:sub(9, 12), hex:sub(13, 16), hex:sub(17, 20), hex:sub(21))
 end
 
+local function is_too_long(request)
+  return (tonumber(request:header("content-length")) or 0) > BODY_MOST
+end
+
 local function read_body(request)
   local kind = (request:header("content-type") or ""):lower()
   if not kind:find("^application/json") and not kind:find("^application/[%w.-]+%+json") then
     refuse(415, TEXT, "Expected request with `Content-Type: application/json`")
   end
-  if (tonumber(request:header("content-length")) or 0) > BODY_MOST then
-    refuse(413, TEXT, "Failed to buffer the request body: length limit exceeded")
-  end
+  if is_too_long(request) then refuse(413, TEXT, "Failed to buffer the request body: length limit exceeded") end
   local ok, body = pcall(json.decode, request:read_body())
   if not ok then
     if not err.is(body, "wire") then error(body, 0) end
@@ -229,11 +231,11 @@ local function next_act(self, path)
 end
 
 local function handle(self, request, reply)
-  local act = next_act(self, request.path)
+  if not is_too_long(request) then request:read_body() end
   if self.seen then
-    table.insert(self.seen, { path = request.path, at = sys.mono(), headers = request.headers,
-      body = request:read_body() })
+    table.insert(self.seen, { path = request.path, at = sys.mono(), headers = request.headers, body = request.body })
   end
+  local act = next_act(self, request.path)
   if not act then return reply:send(answer(self, request)) end
   return act(request, reply, function() return answer(self, request) end)
 end

@@ -141,7 +141,7 @@ end
 
 -- Results ------------------------------------------------------------------------------------------------
 
-local function settle_chain(self, chain)
+local function settle_chain(chain)
   local failed = false
   for _, row in ipairs(chain.fragments) do
     if not TERMINAL[row.status] then return end
@@ -166,7 +166,7 @@ function methods:result(worker, row, said)
   worker.current = nil
   save(self, "fragment", row)
   save(self, "worker", worker)
-  settle_chain(self, self.chains[row.chain])
+  settle_chain(self.chains[row.chain])
 end
 
 --- `store.is_int32(value)`: whether it fits the column of exit codes.
@@ -236,7 +236,7 @@ local function load(self)
       self.seeds = math.max(self.seeds, row.number)
     end
   end
-  for _, chain in pairs(self.chains) do settle_chain(self, chain) end
+  for _, chain in pairs(self.chains) do settle_chain(chain) end
 end
 
 --- `store.new(knobs, path)`: knobs: heartbeat_timeout, max_attempts; path: where to keep it all, or nil.
