@@ -103,7 +103,8 @@ describe("output", function()
       most = math.max(most, sys.memory() - before)
     end
     assert.equal(64 << 20, size)
-    assert.is_true(most < 20 << 20, "Lua held " .. most .. " bytes more")
+    -- The collector lets the heap grow to about twice what was there before it runs.
+    assert.is_true(most < before + (10 << 20), "Lua held " .. most .. " bytes more")
   end)
 
   it("waits while nobody asks for it", function()
