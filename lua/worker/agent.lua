@@ -10,6 +10,7 @@
 -- claim takes nothing before it returns says so with claim_breaks = true.
 local chain = require "worker.chain"
 local err = require "worker.error"
+local fallback = require "worker.fallback"
 local jobs = require "worker.job"
 local link = require "worker.link"
 local log = require "worker.log"
@@ -23,6 +24,7 @@ local agent = {}
 local PULSE_EVERY = 10
 local CLAIM_GRACE = 35        -- how long a claim under way may take once the worker drains
 local EMPTY_PAUSE = 0.05      -- between empty claims, whatever the policies say
+local ABLE_PAUSE = 1          -- while no executor works
 local USELESS_PAUSE = 1       -- after a job that cannot be used: the next claim brings it again
 
 local EXIT_SOFTWARE, EXIT_CONFIG = 70, 78
@@ -30,12 +32,12 @@ local EXIT_SOFTWARE, EXIT_CONFIG = 70, 78
 local methods = {}
 local meta = { __index = methods, __name = "worker.server" }
 
---- `agent.new(spec)`: spec: name, plugin, conf, slots, executor = { plugin=, conf= }, policies =
--- { claim=, run=, finish= }, events, record.
+--- `agent.new(spec)`: spec: name, plugin, conf, slots, executors = a list of { plugin=, conf= } (or one
+-- as executor), strict, policies = { claim=, run=, finish= }, events, record.
 function agent.new(spec)
   local server = setmetatable({
     name = spec.name, plugin = spec.plugin, conf = spec.conf, slots = spec.slots or 1,
-    executor = spec.executor, policies = spec.policies or {}, events = spec.events,
+    policies = spec.policies or {}, events = spec.events,
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
     state = "opening", jobs = {}, contexts = {}, settled = {}, running = 0, claiming = 0, accepting = 0, done = 0,
@@ -43,6 +45,8 @@ function agent.new(spec)
     trouble = outage.new("server", spec.name),
   }, meta)
   server.places = task.semaphore(server.slots)
+  server.executors = fallback.new(spec.executors or { spec.executor }, { strict = spec.strict, server = spec.name,
+    emit = function(name, facts) link.emit(server, name, facts) end })
   return server
 end
 
@@ -125,9 +129,15 @@ local function counted(server, step, fn)
   if not ok then error(why, 0) end
 end
 
+-- A job that nobody here could run now is left to others.
+local function wait_able(server)
+  while not server.draining and not server.executors:able() do server:pause(ABLE_PAUSE) end
+  return not server.draining
+end
+
 -- With a place in hand: one claim and what becomes of it.
 local function claim_for(server, scope, place)
-  if not link.wait_ready(server) or server.draining then return false end
+  if not link.wait_ready(server) or not wait_able(server) then return false end
   local job
   counted(server, "claiming", function() job = claim(server) end)
   if job == "end" then server:drain("the server has no more work") end
@@ -196,7 +206,7 @@ local function build_chains(server)
     return server.claim_chain { idle = server.self.idle, pause = function(s) return server:pause(s) end }
   end
   server.run = chain.build("run", policies.run or {}, function(job, ctx)
-    return server.executor.plugin.run(server.executor.conf, job, ctx)
+    return server.executors:run(job, ctx)
   end)
   server.finish = server.plugin.finish and chain.build("finish", policies.finish or {},
     function(job, result) return work.report(server, job, result) end)
@@ -251,9 +261,7 @@ end
 
 -- An executor that cannot work on this machine is found out before a job is claimed for it.
 local function check_executor(server)
-  local check = server.executor.plugin.check
-  if not check then return true end
-  local ok, why = task.try(check, server.executor.conf)
+  local ok, why = task.try(server.executors.check, server.executors)
   if not ok then link.fail_server(server, why, EXIT_CONFIG) end
   return ok
 end

@@ -36,7 +36,7 @@ end
 --- `fingerprint.of(conf, entry)`: a text that is the same as long as the server is.
 function fingerprint.of(conf, entry)
   local parts = {}
-  describe(parts, { entry.name, entry.slots, conf.workspace, conf.state, conf.shutdown })
+  describe(parts, { entry.name, entry.slots, entry.strict, conf.workspace, conf.state, conf.shutdown })
   add_plugin(parts, conf.registry, "protocol", { protocol = entry.protocol, conf = entry.conf })
   for _, executor in ipairs(entry.executors or {}) do add_plugin(parts, conf.registry, "executor", executor) end
   for _, which in ipairs { "claim", "run", "finish" } do

@@ -48,9 +48,15 @@ function job.check(value)
   if value.timeout ~= nil and not (type(value.timeout) == "number" and value.timeout >= 0) then
     return "timeout must be a number of seconds"
   end
-  for _, field in ipairs { "cwd", "stdin" } do
+  for _, field in ipairs { "image", "cwd", "stdin" } do
     if value[field] ~= nil and type(value[field]) ~= "string" then return field .. " must be a string" end
   end
+  if value.executor ~= nil and type(value.executor) ~= "string" and not is_list_of_strings(value.executor) then
+    return "executor must be a name or a list of names"
+  end
+  if value.strict ~= nil and type(value.strict) ~= "boolean" then return "strict must be true or false" end
+  if value.container ~= nil and type(value.container) ~= "table" then return "container must be a table" end
+  if value.files ~= nil and not is_map_of_strings(value.files) then return "files must map paths to texts" end
   if value.env ~= nil and not is_map_of_strings(value.env) then return "env must map names to strings" end
   if value.limits ~= nil and type(value.limits) ~= "table" then return "limits must be a table" end
   if value.secrets ~= nil and not is_list_of_secrets(value.secrets) then

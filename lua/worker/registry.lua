@@ -24,7 +24,7 @@ local KINDS = {
     data = { "finish_once", "output", "batch", "claims", "claim_breaks", "keeps_record", "hands_out_again",
       "completes", "own_file", "slots_field" },
   },
-  executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = {} },
+  executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = { "isolation" } },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" }, data = {} },
 }
 local COMMON = { "kind", "name", "api", "config", "check", "doc" }

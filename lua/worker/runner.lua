@@ -37,7 +37,7 @@ end
 local function new_server(conf, entry, shared)
   return agent.new {
     name = entry.name, plugin = entry.plugin, conf = entry.conf, slots = entry.slots,
-    executor = entry.executor, policies = conf.policies, events = shared.events,
+    executors = entry.executors, strict = entry.strict, policies = conf.policies, events = shared.events,
     record = entry.plugin.keeps_record and record.none() or shared.record,
     workspace = conf.workspace, spool_dir = fs.join(conf.state, "spool"), grace = conf.shutdown and conf.shutdown.grace,
     watchers = shared.watchers,

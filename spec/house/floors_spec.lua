@@ -119,7 +119,7 @@ end)
 describe("the Lua floors", function()
   local driver = {
     agent = true, boot = true, fingerprint = true, supervisor = true, stats = true, health = true, statuspage = true, link = true, work = true, chain = true, config = true, console = true, context = true,
-    events = true, job = true, joblog = true, main = true, outage = true, record = true,
+    events = true, job = true, joblog = true, main = true, outage = true, fallback = true, record = true,
     registry = true, runner = true, sandbox = true, spec = true, args = true, commands = true,
     help = true, exit = true, terminal = true, places = true, completion = true, about = true,
   }

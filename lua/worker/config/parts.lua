@@ -168,7 +168,7 @@ local function check_server(load, entry, container, index)
     path .. ".executor")
   return {
     name = conf.name, protocol = conf.protocol, slots = slots_of(load, conf, plugin, path), plugin = plugin,
-    conf = split_server(conf, plugin), executor = executors[1], executors = executors,
+    conf = split_server(conf, plugin), executor = executors[1], executors = executors, strict = conf.strict,
   }
 end
 

@@ -56,7 +56,9 @@ spec.server = {
   slots = { "integer", default = 1, min = 1, max = 10000,
     doc = "How many of its jobs run at a time." },
   executor = { "one_of", of = { "string", { "map", of = "any" }, ANY }, default = "shell",
-    doc = "What runs its jobs: an executor's NAME, or { NAME: { its fields } }, or a list of them." },
+    doc = "What runs its jobs: an executor's NAME, or { NAME: { its fields } }, or a list of them: the first that works." },
+  strict = { "boolean", default = false,
+    doc = "Never run a job on another executor than the first one it may have." },
 }
 
 -- The chains of a worker whose file says nothing about policies.

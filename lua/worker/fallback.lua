@@ -1,0 +1,181 @@
+-- fallback.lua: the executors of one server: the first that works runs the job.
+--
+-- A job may name the executor it wants (job.executor), or a list, which then is all there is to
+-- choose from; else the order of the configuration holds.  An executor that cannot work says so with
+-- kind "unusable", before anything of the job has run: the next one takes it.  With `strict`, of the
+-- server or of the job, there is no next one.  Whoever runs a job is named in its result; that it was
+-- not the one asked for is an event, and a warning when it shields this machine less.
+--
+-- What has failed is asked again before it gets a job, at growing intervals.
+local err = require "worker.error"
+local log = require "worker.log"
+local outage = require "worker.outage"
+local sys = require "worker.core.sys"
+local task = require "worker.task"
+
+local fallback = {}
+
+local AGAIN_FIRST, AGAIN_MOST = 1, 30
+
+-- What stands between a job and this machine, weakest first.
+local ISOLATION = { process = 1, container = 2, sandbox = 3, machine = 4 }
+
+local methods = {}
+local meta = { __index = methods, __name = "worker.fallback" }
+
+--- `fallback.new(executors, options)`: executors: a list of { name=, plugin=, conf= }; options: strict,
+-- server (its name), emit = function(event, facts).
+function fallback.new(executors, options)
+  local self = setmetatable({ members = {}, by_name = {}, strict = options.strict, server = options.server,
+    emit = options.emit }, meta)
+  for i, executor in ipairs(executors) do
+    local name = executor.name or executor.plugin.name
+    local member = { name = name, plugin = executor.plugin, conf = executor.conf, asking = task.semaphore(1),
+      trouble = outage.new("executor", "executor " .. tostring(name)) }
+    self.members[i] = member
+    self.by_name[name or i] = member
+  end
+  return self
+end
+
+-- Asking -------------------------------------------------------------------------------------------------
+
+local function failed(self, member, why)
+  member.usable, member.why = false, why
+  member.wait = math.min((member.wait or AGAIN_FIRST / 2) * 2, AGAIN_MOST)
+  member.again = sys.mono() + member.wait
+  member.trouble:failed(tostring(why), { server = self.server, executor = member.name })
+end
+
+local function ask(self, member)
+  local ok, why = true, nil
+  if member.plugin.check then ok, why = task.try(member.plugin.check, member.conf) end
+  if not ok then return failed(self, member, why) end
+  member.usable, member.why, member.wait = true, nil, nil
+  member.trouble:worked { server = self.server, executor = member.name }
+end
+
+-- Many may want to know at once; one asks, and the others have the answer then.
+local function is_usable(self, member)
+  if not member.usable and sys.mono() >= (member.again or 0) then
+    local place <close> = member.asking:take() -- luacheck: ignore place
+    if not member.usable and sys.mono() >= (member.again or 0) then ask(self, member) end
+  end
+  return member.usable
+end
+
+--- `executors:able()`: whether a job that comes now could run at all.
+function methods:able()
+  for _, member in ipairs(self.members) do
+    if is_usable(self, member) then return true end
+  end
+  return false
+end
+
+--- `executors:check()`: ask all of them; raises what is wrong when none works and time will not heal it.
+function methods:check()
+  local hopeless
+  for _, member in ipairs(self.members) do
+    if is_usable(self, member) or err.is(member.why, "unusable") then
+      hopeless = false
+    elseif hopeless == nil then
+      hopeless = member.why
+    end
+  end
+  if hopeless then error(hopeless, 0) end
+end
+
+-- Choosing -----------------------------------------------------------------------------------------------
+
+-- The names to try, in order.
+local function plan(self, job)
+  local names, seen = {}, {}
+  local function add(name)
+    if not seen[name] then names[#names + 1] = name end
+    seen[name] = true
+  end
+  if type(job.executor) == "string" then add(job.executor) end
+  for _, name in ipairs(type(job.executor) == "table" and job.executor or {}) do add(name) end
+  if type(job.executor) ~= "table" then
+    for _, member in ipairs(self.members) do add(member.name) end
+  end
+  if self.strict or job.strict then return { names[1] } end
+  return names
+end
+
+local function rank(member)
+  return ISOLATION[member and member.plugin.isolation or "process"] or ISOLATION.process
+end
+
+-- The best of what was asked for and not had: one we do not know counts as better than anything.
+local function is_weaker(self, skipped, member)
+  for _, one in ipairs(skipped) do
+    local wanted = self.by_name[one.name]
+    if not wanted or rank(wanted) > rank(member) then return true end
+  end
+  return false
+end
+
+local function reasons(skipped)
+  local list = {}
+  for i, one in ipairs(skipped) do list[i] = ("%s: %s"):format(one.name, one.why) end
+  return table.concat(list, "; ")
+end
+
+local function tell(self, job, ctx, skipped, member)
+  local told = {
+    asked = skipped[1].name, used = member.name, reason = reasons(skipped), weaker = is_weaker(self, skipped, member),
+  }
+  local line = ("runs on %s instead of %s%s; %s"):format(told.used, told.asked,
+    told.weaker and ", which shields this machine better" or "", told.reason)
+  ctx.note(line)
+  log[told.weaker and "warn" or "info"]("job.fallback", ("job %s %s"):format(job.id, line), {
+    server = self.server, job = job.id, asked = told.asked, used = told.used, weaker = told.weaker })
+  if self.emit then
+    self.emit("job.fallback", { job = job, ctx = ctx, asked = told.asked, used = told.used, reason = told.reason,
+      weaker = told.weaker })
+  end
+  return told
+end
+
+-- Running ------------------------------------------------------------------------------------------------
+
+-- What the executor says; nil and why when it could not even begin.
+local function try(self, member, job, ctx)
+  local ok, result = task.try(member.plugin.run, member.conf, job, ctx)
+  if ok then return result == nil and false or result end
+  if err.is(result, "unusable") then
+    failed(self, member, result)
+    return nil, tostring(result)
+  end
+  if err.is(result, "engine") and result.away then member.usable = nil end -- to be asked before the next job
+  error(result, 0)
+end
+
+local function why_not(self, name)
+  local member = self.by_name[name]
+  if not member then return "it is not among the executors of this server" end
+  return not is_usable(self, member) and tostring(member.why) or nil
+end
+
+--- `executors:run(job, ctx)`: the result, with `executor`, and `fallback` = { asked=, used=, reason=,
+-- weaker= } where it was not the one asked for; raises kind "unusable" when none could begin.
+function methods:run(job, ctx)
+  local skipped = {}
+  for _, name in ipairs(plan(self, job)) do
+    local why, result, told = why_not(self, name), nil, nil
+    if not why then
+      told = #skipped > 0 and tell(self, job, ctx, skipped, self.by_name[name]) or nil
+      result, why = try(self, self.by_name[name], job, ctx)
+    end
+    if not why then
+      if type(result) == "table" then result.executor, result.fallback = name, told end
+      return result
+    end
+    skipped[#skipped + 1] = { name = name, why = why }
+  end
+  err.raise("unusable", (#skipped > 1 and "no executor can run the job: " or "the executor cannot run the job: ")
+    .. reasons(skipped))
+end
+
+return fallback

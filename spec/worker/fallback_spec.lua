@@ -1,0 +1,146 @@
+-- Several executors for one server: who runs a job, and what is said about it.
+local err = require "worker.error"
+local fallback = require "worker.fallback"
+local task = require "worker.task"
+
+describe("worker.fallback", function()
+  local asked, ran, events, notes, broken
+
+  before_each(function() asked, ran, events, notes, broken = {}, {}, {}, {}, {} end)
+
+  local function executor(name, isolation, run)
+    return { name = name, conf = {}, plugin = {
+      name = name, isolation = isolation,
+      check = function()
+        asked[name] = (asked[name] or 0) + 1
+        if broken[name] then err.raise("unusable", broken[name]) end
+      end,
+      run = run or function()
+        ran[#ran + 1] = name
+        return { state = "success" }
+      end,
+    } }
+  end
+
+  local function chain(options, list)
+    options.server = "s"
+    options.emit = function(name, facts) events[#events + 1] = { name, facts } end
+    return fallback.new(list or { executor("gvisor", "sandbox"), executor("docker", "container") }, options)
+  end
+
+  local function run(executors, job)
+    job = job or {}
+    job.id = "1"
+    return executors:run(job, { note = function(line) notes[#notes + 1] = line end })
+  end
+
+  it("runs a job on the first and says so in the result", function()
+    local result = run(chain {})
+    assert.same({ "gvisor" }, ran)
+    assert.equal("gvisor", result.executor)
+    assert.is_nil(result.fallback)
+    assert.same({}, events)
+  end)
+
+  it("goes to the next when the first cannot work, and tells who, why, and that it is weaker", function()
+    broken.gvisor = "no runtime runsc"
+    local result = run(chain {})
+    assert.equal("docker", result.executor)
+    assert.same({ asked = "gvisor", used = "docker", reason = "gvisor: no runtime runsc", weaker = true }, result.fallback)
+    assert.equal("job.fallback", events[1][1])
+    assert.is_true(events[1][2].weaker)
+    assert.matches("runs on docker instead of gvisor, which shields this machine better; gvisor: no runtime runsc",
+      notes[1], 1, true)
+  end)
+
+  it("goes to the next when the first fails before anything of the job has run", function()
+    local result = run(chain({}, { executor("a", nil, function() err.raise("unusable", "just gone") end), executor("b") }))
+    assert.equal("b", result.executor)
+    assert.equal("a: just gone", result.fallback.reason)
+    assert.is_false(result.fallback.weaker)
+  end)
+
+  it("does not run a job a second time that may have run", function()
+    local executors = chain({}, { executor("a", nil, function() err.raise("engine", "broke off", { away = true }) end),
+      executor("b") })
+    local ok, why = task.try(run, executors)
+    assert.is_false(ok)
+    assert.equal("broke off", why.message)
+    assert.same({}, ran)
+  end)
+
+  it("never falls back when it is strict, be it by the server or by the job", function()
+    broken.gvisor = "no runtime runsc"
+    for _, try in ipairs { { { strict = true } }, { {}, { strict = true } }, { {}, { executor = { "gvisor" } } } } do
+      local ok, why = task.try(run, chain(try[1]), try[2])
+      assert.is_false(ok)
+      assert.equal("unusable", why.kind)
+      assert.matches("gvisor: no runtime runsc", why.message)
+    end
+    assert.same({}, ran)
+  end)
+
+  it("tries what the job asks for first, then the rest in order", function()
+    run(chain {}, { executor = "docker" })
+    run(chain {}, { executor = { "docker", "gvisor" } })
+    broken.docker = "down"
+    local result = run(chain {}, { executor = "docker" })
+    assert.same({ "docker", "docker", "gvisor" }, ran)
+    assert.is_false(result.fallback.weaker)
+  end)
+
+  it("takes an executor it does not know for one that cannot work", function()
+    local result = run(chain {}, { executor = "firecracker" })
+    assert.equal("gvisor", result.executor)
+    assert.equal("firecracker", result.fallback.asked)
+    assert.is_true(result.fallback.weaker)
+    local ok, why = task.try(run, chain {}, { executor = "firecracker", strict = true })
+    assert.is_false(ok)
+    assert.matches("firecracker: it is not among the executors", why.message)
+  end)
+
+  it("asks again after a while, at growing intervals, and uses what is back", function()
+    broken.gvisor = "down"
+    local executors = chain {}
+    for _ = 1, 20 do
+      run(executors)
+      task.sleep(0.4)
+    end
+    assert.equal(4, asked.gvisor)
+    broken.gvisor = nil
+    task.sleep(30)
+    assert.equal("gvisor", run(executors).executor)
+    assert.equal(1, asked.docker)
+  end)
+
+  it("asks an executor whose engine went away before the next job", function()
+    local away = true
+    local executors = chain({}, { executor("a", nil, function()
+      if away then err.raise("engine", "gone", { away = true }) end
+      return { state = "success" }
+    end) })
+    assert.is_false((task.try(run, executors)))
+    assert.equal(1, asked.a)
+    away = false
+    run(executors)
+    assert.equal(2, asked.a)
+  end)
+
+  it("is able as long as one of them is", function()
+    broken.gvisor = "down"
+    assert.is_true(chain({}):able())
+    broken.docker = "down, too"
+    assert.is_false(chain({}):able())
+  end)
+
+  it("gives up at the start only when waiting will not help", function()
+    broken.gvisor, broken.docker = "down", "down"
+    chain({}):check()
+    local one = executor "a"
+    one.plugin.check = function() err.raise("config", "no such thing") end
+    local ok, why = task.try(function() chain({}, { one }):check() end)
+    assert.is_false(ok)
+    assert.equal("no such thing", why.message)
+    chain({}, { one, executor "b" }):check()
+  end)
+end)
