@@ -87,6 +87,7 @@ static int main_run(struct loop *loop, int argc, char **argv, struct err *err)
 		return -1;
 	}
 	code = -1;
+	host_exit_set(host, EXIT_SOFTWARE); /* until the first task says better */
 	lua_pushcfunction(L, main_start);
 	lua_pushinteger(L, argc);
 	lua_pushlightuserdata(L, argv);

@@ -20,6 +20,7 @@
 #include "worker/host.h"
 #include "worker/list.h"
 #include "worker/log.h"
+#include "worker/loop.h"
 #include "worker/task_handle.h"
 
 struct task_slot {
@@ -32,6 +33,8 @@ struct tasks {
 	struct host *host;
 	lua_State *L;
 	struct task *running;
+	struct task *first; /* the program: when it ends, so does the loop */
+	bool any;	    /* there was a first */
 	struct list ready;
 	struct task_slot *slots; /* slot 0 is never used: it ends the free list */
 	uint32_t room, free;
@@ -224,6 +227,9 @@ void task_start(lua_State *L, int nargs)
 	task->state = TASK_READY;
 	task_take_slot(tasks, task);
 	list_append(&tasks->ready, &task->link);
+	if (!tasks->any)
+		tasks->first = task;
+	tasks->any = true;
 }
 
 static void task_bury(struct tasks *tasks, struct task *task, int results)
@@ -231,6 +237,10 @@ static void task_bury(struct tasks *tasks, struct task *task, int results)
 	task->state = TASK_DEAD;
 	task->results = results;
 	task_leave_slot(tasks, task);
+	if (task == tasks->first) {
+		tasks->first = NULL;
+		loop_stop(host_loop(tasks->L));
+	}
 	struct list *node;
 	while ((node = list_shift(&task->joiners)) != NULL) {
 		struct task_joiner *joiner = container_of(node, struct task_joiner, link);

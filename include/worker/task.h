@@ -55,7 +55,8 @@ int task_park(lua_State *L, struct task_token token, task_abort_fn *abort, void 
 void task_wake(struct host *host, struct task_token token, task_push_fn *push, void *op);
 
 /* task_start(L, nargs): start a task from the function and its ${nargs} arguments on top of ${L};
- * pops them and pushes the task's handle. */
+ * pops them and pushes the task's handle.  The first task is the program: however it ends, the loop
+ * is told to stop. */
 void task_start(lua_State *L, int nargs);
 
 /* tasks_open(host, L) / tasks_close(host): once, by the host.  tasks_run_ready: step 1 of the

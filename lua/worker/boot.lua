@@ -1,5 +1,5 @@
--- boot.lua: the first task.  It starts worker.main in a task of its own, so that whatever happens
--- there is told here, and ends the loop when that task has ended.
+-- boot.lua: the first task; when it ends, so does the program.  It starts worker.main in a task of
+-- its own, so that whatever happens there is told here.
 local sys = require "worker.core.sys"
 local task = require "worker.core.task"
 
@@ -20,5 +20,4 @@ return function(...)
     end
     sys.exit_status(EXIT_SOFTWARE)
   end
-  sys.stop()
 end
