@@ -63,7 +63,8 @@ describe("worker.job", function()
     ["timeout must"] = { id = "a", timeout = -1 }, ["timeout must be a number"] = { id = "a", timeout = 0 / 0 },
     ["env must"] = { id = "a", env = { 5 } }, ["env must map"] = { id = "a", env = "x" },
     ["secrets must"] = { id = "a", secrets = 5 }, ["secrets must be"] = { id = "a", secrets = { {} } },
-    ["limits must"] = { id = "a", limits = "x" }, ["cwd must"] = { id = "a", cwd = 5 }, ["stdin must"] = { id = "a", stdin = true },
+    ["limits must"] = { id = "a", limits = "x" }, ["cwd must"] = { id = "a", cwd = 5 },
+    ["stdin must"] = { id = "a", stdin = true },
   } do
     it("says: " .. said, function()
       assert.is_truthy(jobs.check(job):find(said, 1, true), jobs.check(job))
