@@ -2,7 +2,8 @@
  *
  * The loop queues, the helper thread writes, and they never touch the same thing: at most one piece
  * of work is with the thread, either a commit or a step of a compaction, and while it is there the
- * loop only adds to the queue.
+ * loop only adds to the queue.  A record that needs no sync is written by the loop itself when the
+ * thread has nothing.
  *
  *	journal_pump	decides what the thread does next
  *	commit		a batch of the queue: filled here, written and synced there, told here
@@ -171,8 +172,8 @@ static void commit_fill(struct journal *journal)
 	}
 }
 
-/* Whether there was anything to commit. */
-static bool commit_start(struct journal *journal)
+/* Whether there is anything to commit. */
+static bool commit_prepare(struct journal *journal)
 {
 	struct journal_commit *commit = &journal->commit;
 	commit_fill(journal);
@@ -184,6 +185,13 @@ static bool commit_start(struct journal *journal)
 	commit->reserved = journal->reserved;
 	/* The name of the file is not safe yet: then no record in it is. */
 	commit->sync_dir = journal->dir_unsynced;
+	return true;
+}
+
+static bool commit_start(struct journal *journal)
+{
+	if (!commit_prepare(journal))
+		return false;
 	aside_start(journal->aside, &journal->job, commit_run, commit_done, journal);
 	return true;
 }
@@ -383,9 +391,8 @@ void journal_close(struct journal *journal)
 
 /* --- using --- */
 
-int journal_submit(struct journal *journal, struct journal_op *op, struct err *err)
+static int journal_check(const struct journal_file_record *record, struct err *err)
 {
-	const struct journal_file_record *record = &op->record;
 	if (record->key_length == 0 || record->key_length > JOURNAL_FILE_KEY)
 		return err_set(err, EINVAL, "a journal key has 1 to %d bytes, this has %zu",
 			       JOURNAL_FILE_KEY, record->key_length);
@@ -395,10 +402,52 @@ int journal_submit(struct journal *journal, struct journal_op *op, struct err *e
 	if (record->payload_length > JOURNAL_FILE_PAYLOAD)
 		return err_set(err, EMSGSIZE, "a journal record holds %u bytes, not %zu",
 			       JOURNAL_FILE_PAYLOAD, record->payload_length);
+	return 0;
+}
+
+int journal_submit(struct journal *journal, struct journal_op *op, struct err *err)
+{
+	if (journal_check(&op->record, err) == -1)
+		return -1;
 	op->item = NULL;
 	list_append(&journal->queue, &op->link);
 	journal_pump(journal);
 	return 0;
+}
+
+struct written {
+	bool failed;
+	struct err *err;
+};
+
+static void write_done(void *arg, const struct err *failure)
+{
+	struct written *written = arg;
+	written->failed = failure != NULL;
+	if (failure != NULL)
+		*written->err = *failure;
+}
+
+/* A record for the page cache is written sooner than the thread would wake up.  While the thread
+ * has something of ours, or should have, it waits like all others. */
+int journal_write(struct journal *journal, const struct journal_file_record *record,
+		  struct err *err)
+{
+	struct written written = {.err = err};
+	struct journal_op op = {
+		.record = *record, .lazy = true, .done = write_done, .arg = &written};
+	if (journal_check(record, err) == -1 || journal->busy || journal->closing ||
+	    !list_empty(&journal->queue) || journal_compact_next(journal))
+		return 0;
+	journal->busy = true;
+	list_append(&journal->queue, &op.link);
+	if (commit_prepare(journal)) {
+		journal_commit_run(&journal->commit);
+		commit_done(journal);
+	} else {
+		journal->busy = false;
+	}
+	return written.failed ? -1 : 1;
 }
 
 void journal_cancel(struct journal_op *op)

@@ -2,7 +2,8 @@
  *
  *	journal.open(path [, {max_bytes=, compact_bytes=, max_records=}]) -> handle, report
  *	journal.crc(text) -> sum, plain sum    the same number twice
- *	handle:put(key, kind, payload [, lazy])   waits until it is on the disk (lazy: written)
+ *	handle:put(key, kind, payload [, lazy])   waits until it is on the disk (lazy: written,
+ *						  mostly without waiting)
  *	handle:drop(key [, lazy])                 likewise
  *	handle:get(key, kind) -> payload or nil
  *	handle:list() -> {{key=, kind=, size=}, ...} in the order they were written
@@ -108,6 +109,11 @@ static int submit(lua_State *L, enum journal_file_op what)
 	call->op.lazy = lua_toboolean(L, 5);
 	call->op.done = call_done;
 	call->op.arg = call;
+	int written = call->op.lazy ? journal_write(journal, record, &call->err) : 0;
+	if (written == -1)
+		return door_raise(L, "file", &call->err);
+	if (written == 1)
+		return 0;
 	if (journal_submit(journal, &call->op, &call->err) == -1)
 		return door_raise(L, "limit", &call->err);
 	return task_park(L, call->token, call_abort, call);

@@ -77,6 +77,12 @@ void journal_close(struct journal *journal);
 /* journal_submit(journal, op, err): -1 when the record itself is impossible (too large, no key). */
 int journal_submit(struct journal *journal, struct journal_op *op, struct err *err);
 
+/* journal_write(journal, record, err): write it now, without a sync: a kill -9 loses nothing, a
+ * power cut may.  1: it is written; -1: it is not; 0: not like this (something else is under way,
+ * or the record is impossible): submit it, lazy. */
+int journal_write(struct journal *journal, const struct journal_file_record *record,
+		  struct err *err);
+
 /* journal_cancel(op): done() will not be called.  The record may still come to be written. */
 void journal_cancel(struct journal_op *op);
 

@@ -1,5 +1,6 @@
 local journal = require "worker.core.journal"
 local scratch = require "spec.support.scratch"
+local sys = require "worker.core.sys"
 local task = require "worker.task"
 
 -- The live records as "key/kind" = payload.
@@ -78,6 +79,29 @@ describe("the journal", function()
     local stats = handle:stats()
     assert.equal(200, stats.records)
     assert.is_true(stats.syncs <= 5, "syncs: " .. stats.syncs)
+  end)
+
+  it("writes a lazy record at once, and behind one that is being synced", function()
+    local dir <close> = scratch.dir()
+    local handle <close> = journal.open(dir:path("j"))
+    local turns = sys.turns()
+    handle:put("a", "claim", "one", true)
+    handle:put("b", "claim", "two", true)
+    handle:drop("a", true)
+    assert.equal(turns, sys.turns())
+    assert.equal(0, handle:stats().syncs)
+    local copied = slurp(dir:path("j"))
+    local writer = task.start(handle.put, handle, "c", "claim", "synced")
+    task.yield()
+    handle:put("c", "claim", "lazy", true)
+    writer:join()
+    spew(dir:path("copy"), copied)
+    do
+      local after_a_kill <close> = journal.open(dir:path("copy"))
+      assert.same({ ["b/claim"] = "two" }, live(after_a_kill))
+    end
+    assert.same({ ["b/claim"] = "two", ["c/claim"] = "lazy" }, live(handle))
+    assert.error_matches(function() handle:put("", "k", "", true) end, "key has 1 to 1024 bytes")
   end)
 
   it("refuses a key, kind or payload beyond its bounds and takes the largest", function()
