@@ -5,8 +5,8 @@
  *	disk.remove_tree(path [, keep_root]) -> entries
  *	disk.sync_dir(path)
  *
- * All of them wait in the helper thread, except disk.write without sync: that is over before a
- * thread would have noticed.
+ * All of them wait in the helper thread, except disk.write without sync and removing an empty
+ * directory: those are over before a thread would have noticed.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -195,6 +195,11 @@ static int disk_remove_tree(lua_State *L)
 	const char *path = luaL_checkstring(L, 1);
 	bool keep_root = lua_toboolean(L, 2);
 	struct err err;
+	/* The folder of a small job mostly is: no thread need be woken for it. */
+	if (!keep_root && rmdir(path) == 0) {
+		lua_pushinteger(L, 1);
+		return 1;
+	}
 	struct tree_call *call = lane_new(L, sizeof *call, &tree_calls);
 	call->tree = tree_new(path, keep_root, &err);
 	if (call->tree == NULL)
