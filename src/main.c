@@ -65,6 +65,17 @@ static int main_start(lua_State *L)
 	return 0;
 }
 
+/* How long Lua may compute without waiting: WORKER_PATIENCE in seconds, for machines that are much
+ * slower than others, and for specs that have no time. */
+static int64_t main_patience(void)
+{
+	const char *text = getenv("WORKER_PATIENCE");
+	double seconds = text != NULL ? strtod(text, NULL) : 0;
+	if (!(seconds >= 0.5 && seconds <= 600))
+		seconds = 5;
+	return (int64_t)(seconds * (double)CLOCK_SECOND);
+}
+
 static int main_run(struct loop *loop, int argc, char **argv, struct err *err)
 {
 	const struct host_options options = {
@@ -75,7 +86,7 @@ static int main_run(struct loop *loop, int argc, char **argv, struct err *err)
 		.memory_ceiling = 256 * MIB,
 		.burst_ceiling = 64 * MIB,
 		.slow_ns = 200 * CLOCK_MS,
-		.runaway_ns = 5 * CLOCK_SECOND,
+		.runaway_ns = main_patience(),
 	};
 	struct host *host = host_open(&options, err);
 	if (host == NULL)

@@ -119,7 +119,8 @@ describe("with a plugin that misbehaves #realtime", function()
   end
 
   local function run(path)
-    return program.start { "run", "--config", path, "--log-level", "debug", site.dir:path "plugins", program.plugins }
+    return program.start { "run", "--config", path, "--log-level", "debug", site.dir:path "plugins", program.plugins,
+      env = { WORKER_PATIENCE = "2" } }
   end
 
   local function stop(worker)

@@ -11,7 +11,7 @@ local flags = {}
 
 local PREFIX = "WORKER_"
 -- Variables with the prefix that are not fields.
-local OTHER_VARIABLES = { WORKER_CONFIG = true, WORKER_LUA = true }
+local OTHER_VARIABLES = { WORKER_CONFIG = true, WORKER_LUA = true, WORKER_PATIENCE = true }
 
 local function add_names(names, fields, prefix)
   for name, field in pairs(fields) do
