@@ -118,7 +118,7 @@ describe("a worker on Vulcan #realtime", function()
   it("survives two deaths of the server in mid-job: every result arrives once, it is alive again", function()
     local site <close> = new_site(HASTY)
     local ids = site:add { "sleep 9; exit 5", "sleep 9" }
-    local run <close> = site:work({ "--slots", "2" }, KNOWN)
+    local _ <close> = site:work({ "--slots", "2" }, KNOWN)
     site:wait(2, "running")
     for death = 1, 2 do
       site:kill()

@@ -236,7 +236,13 @@ local function load(self)
       self.seeds = math.max(self.seeds, row.number)
     end
   end
-  for _, chain in pairs(self.chains) do settle_chain(chain) end
+  -- the journal has the rows in the order in which they last changed
+  local function older(a, b) return a.number < b.number end
+  table.sort(self.list, older)
+  for _, chain in pairs(self.chains) do
+    table.sort(chain.fragments, older)
+    settle_chain(chain)
+  end
 end
 
 --- `store.new(knobs, path)`: knobs: heartbeat_timeout, max_attempts; path: where to keep it all, or nil.
