@@ -96,7 +96,7 @@ end
 local function whole_lines(self, stream, text)
   local rest = self.unfinished[stream]
   if rest then text = rest .. text end
-  local stop = text:match(".*()\n") or #text >= self.batch_bytes and #text or 0
+  local stop = text:match("^.*()\n") or #text >= self.batch_bytes and #text or 0
   self.unfinished[stream] = stop < #text and text:sub(stop + 1) or nil
   return text:sub(1, stop)
 end
@@ -150,7 +150,7 @@ end
 -- Where to cut for a server that wants whole lines: behind the last newline; a line longer than a
 -- batch is cut where the batch ends, but not within a character.
 local function cut_at_line(text)
-  local stop = text:match(".*()\n")
+  local stop = text:match("^.*()\n")
   if stop then return text:sub(1, stop) end
   local before = text:match("^(.+)[\xC0-\xFF][\x80-\xBF]?[\x80-\xBF]?$")
   return before or text
