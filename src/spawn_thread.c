@@ -270,6 +270,17 @@ static void thread_file_files(struct spawn_order *order, const int *fds, size_t 
 		order->cgroup = fds[next];
 }
 
+/* What ends by itself.  An order that is not read, or an answer that is not given, would leave a
+ * job waiting for ever, so it is tried again. */
+static bool thread_passing(int code)
+{
+	if (code == ENOMEM || code == ENOBUFS || code == ETOOMANYREFS)
+		usleep(1000);
+	else if (code != EINTR)
+		return false;
+	return true;
+}
+
 static bool thread_receive(struct spawn_thread *self, struct spawn_order **order, int *fds,
 			   size_t *count)
 {
@@ -285,7 +296,7 @@ static bool thread_receive(struct spawn_thread *self, struct spawn_order **order
 	ssize_t n;
 	do
 		n = recvmsg(self->sock, &message, MSG_CMSG_CLOEXEC);
-	while (n == -1 && errno == EINTR);
+	while (n == -1 && thread_passing(errno));
 	if (n != sizeof *order)
 		return false;
 	const struct cmsghdr *part_of = CMSG_FIRSTHDR(&message);
@@ -311,7 +322,7 @@ static void thread_answer(const struct spawn_thread *self, struct spawn_order *o
 		message.msg_control = &control;
 		message.msg_controllen = sizeof control;
 	}
-	while (sendmsg(self->sock, &message, MSG_NOSIGNAL) == -1 && errno == EINTR)
+	while (sendmsg(self->sock, &message, MSG_NOSIGNAL) == -1 && thread_passing(errno))
 		continue;
 }
 
