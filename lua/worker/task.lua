@@ -68,22 +68,23 @@ end
 local scope_methods = {}
 local scope_meta = { __index = scope_methods, __name = "worker.scope" }
 
+-- What a task of a scope does when fn has returned.  Nothing here needs memory: a task that ended for
+-- want of it must still be counted, or the scope would wait for ever.
+local function leave(scope, handle, ok, ...)
+  scope.tasks[handle] = nil
+  scope.count = scope.count - 1
+  if not ok and not (scope.closing and err.is((...), "cancelled")) then scope:fail((...)) end
+  scope.ended:fire(1 << 30)
+  if not ok then return false end
+  return ...
+end
+
 --- `scope:spawn(fn, ...)`: run fn in a task of this scope.  When it fails, the whole scope ends with
 -- its error.
 function scope_methods:spawn(fn, ...)
   if self.closing then error("this scope is ending; nothing new starts in it", 2) end
   local handle
-  handle = core.start(function(...)
-    local results = table.pack(pcall(fn, ...))
-    self.tasks[handle] = nil
-    self.count = self.count - 1
-    if not results[1] and not (self.closing and err.is(results[2], "cancelled")) then
-      self:fail(results[2])
-    end
-    self.ended:fire(1 << 30)
-    if not results[1] then return false end
-    return table.unpack(results, 2, results.n)
-  end, ...)
+  handle = core.start(function(...) return leave(self, handle, pcall(fn, ...)) end, ...)
   self.tasks[handle] = true
   self.count = self.count + 1
   return handle
