@@ -20,6 +20,8 @@ WARN    = -Wall -Wextra -Wshadow -Wundef -Wwrite-strings -Wstrict-prototypes -Wm
           -Wredundant-decls -Wvla -Wformat=2
 HARDEN ?= -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
 HARDEN_LD ?= -pie -Wl,-z,relro,-z,now
+SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+           -fno-sanitize-recover=undefined
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -Iinclude -I/usr/include/lua5.4 $(WARN) $(HARDEN) $(CFLAGS)
 
 SOURCES := $(wildcard src/*.c)
@@ -50,8 +52,7 @@ lint: need-lint ## both compilers, clang-format, cppcheck, luacheck: silent or i
 	@sh config/lint.sh
 
 asan: need-lint ## the specs under ASan and UBSan
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer \
-	  -fsanitize=address,undefined -fno-sanitize-recover=undefined" HARDEN= HARDEN_LD= \
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS="$(SANITIZE)" HARDEN= HARDEN_LD= \
 	  $(BUILD)/asan/worker $(BUILD)/asan/ground
 	@WORKER_BIN=$(BUILD)/asan/worker ASAN_OPTIONS=detect_leaks=1 $(BUILD)/asan/worker spec $(SPEC)
 
@@ -60,9 +61,10 @@ valgrind: need-lint $(BUILD)/worker $(BUILD)/ground ## the specs of the core und
 	  --child-silent-after-fork=yes $(BUILD)/worker spec $(or $(SPEC),spec/core spec/worker)
 
 faults: need-test ## let the n-th allocation or system call fail, for every n
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/faults CFLAGS="-O1 -g -DWORKER_FAULTS" \
-	  $(BUILD)/faults/worker
-	@sh config/faults.sh $(BUILD)/faults/worker
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/faults HARDEN= HARDEN_LD= \
+	  CFLAGS="$(SANITIZE) -fno-optimize-sibling-calls -DWORKER_FAULTS" \
+	  LDFLAGS="$$(sh config/faults.sh --wrap | tr '\n' ' ')" $(BUILD)/faults/worker
+	@sh config/faults.sh $(BUILD)/faults/worker $(SCENARIO)
 
 cover: need-test ## which lines of C the specs reach
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/cover CFLAGS="-O0 -g --coverage" HARDEN= \

@@ -1,0 +1,100 @@
+#!/bin/sh
+# faults.sh BINARY [SCENARIO...]: runs each scenario with the first place failing, the second, and
+# so on until it has no more (see src/faults.c).  Whatever fails, the worker must not crash, leak,
+# hang, or report a job as a success that did not run.
+#
+#   STEP=5 FROM=1 TO=100000   every 5th place only, a range of them
+#   MODE=+                    the function goes on failing
+#   faults.sh --wrap          prints the linker's options
+set -u
+here=$(cd "$(dirname "$0")/.." && pwd)
+if [ "$1" = --wrap ]; then
+  sed -n 's/^\(MEMORY\|CALL\|OTHER\)(\([a-zA-Z0-9_]*\),.*/-Wl,--wrap=\2/p' "$here/src/faults.c"
+  exit
+fi
+worker=$(realpath "$1"); shift
+[ $# -gt 0 ] || set -- exec local http_spec sock_spec spawn_spec journal_spec json_spec yaml_spec
+STEP=${STEP:-1} FROM=${FROM:-1} TO=${TO:-100000} MODE=${MODE:-}
+PATIENCE=20
+top=$(mktemp -d "${TMPDIR:-/tmp}/worker-faults-XXXXXX")
+trap 'rm -rf "$top"' EXIT
+trap 'exit 130' INT TERM
+export LSAN_OPTIONS=print_suppressions=0
+
+# limited COMMAND...: ended after PATIENCE; a loop that still turns ends by TERM, with its own code.
+limited() {
+  timeout -k 3 $PATIENCE env WORKER_FAULT="$n$MODE" WORKER_FAULT_TO="$dir/fault" \
+    ASAN_OPTIONS="detect_leaks=1:exitcode=97:log_path=$dir/report" \
+    UBSAN_OPTIONS=print_stacktrace=1 "$@" >"$dir/out" 2>&1
+}
+
+run_exec() {
+  limited "$worker" exec --plugins "$here/plugins" --workspace "$dir/work" \
+    --script "echo ran >> $dir/ran; echo hello"
+  code=$?
+  [ $code != 0 ] || [ -s "$dir/ran" ] || blame "a success that did not run"
+  [ $code != 0 ] || grep -q '^hello' "$dir/out" || blame "a success without its output"
+  [ $code != 124 ] || blame "a hang"
+}
+
+run_local() {
+  mkdir -p "$dir/inbox"
+  echo "echo ran >> $dir/a.ran" >"$dir/inbox/a.sh"
+  echo "echo ran >> $dir/b.ran; exit 3" >"$dir/inbox/b.sh"
+  limited "$worker" --protocol local --dir "$dir" --once --workspace "$dir/work" "$here/plugins"
+  code=$?
+  [ $code != 124 ] || blame "a hang"
+  for job in a b; do
+    result=$dir/done/$job/result.json
+    case $(cat "$result" 2>/dev/null) in
+      *'"state": "success"'*)
+        [ $job = a ] || blame "a failed job reported as a success"
+        [ -s "$dir/$job.ran" ] || blame "a success that did not run" ;;
+    esac
+    [ ! -f "$result" ] || [ ! -f "$dir/$job.ran" ] || [ "$(wc -l <"$dir/$job.ran")" = 1 ] ||
+      blame "a job that ran more than once"
+    [ -n "$(find "$dir/inbox" "$dir/running" "$dir/done" "$dir/failed" -name "$job*" 2>/dev/null)" ] ||
+      blame "a job that is lost"
+  done
+}
+
+# A test may fail or wait for what will not come; the loop below it must go on.
+run_spec() {
+  (cd "$here" && limited "$worker" spec "spec/core/$1.lua")
+  code=$?
+  [ $code != 124 ] || code=0
+}
+
+blame() {
+  bad=$((bad + 1))
+  echo "$scenario, place $n$MODE: $1 (exit code $code)"
+  sed 's/^/  fault: /' "$dir/fault"
+  addr2line -pfe "$worker" $(sed -n 's/.*(+\(0x[0-9a-f]*\)).*/\1/p' "$dir/fault") | sed 's/^/  at: /'
+  for report in "$dir"/report.*; do
+    [ ! -f "$report" ] || head -n 40 "$report" | sed 's/^/    /'
+  done
+  tail -n 5 "$dir/out" | sed 's/^/  said: /'
+}
+
+runs=0 bad=0
+for scenario in "$@"; do
+  n=$FROM
+  while [ "$n" -le "$TO" ]; do
+    dir=$top/$scenario-$n
+    mkdir "$dir"
+    case $scenario in
+      *_spec) run_spec "$scenario" ;;
+      *) "run_$scenario" ;;
+    esac
+    runs=$((runs + 1))
+    # 128+9 and the like: it crashed, or nothing short of KILL ended it.
+    if [ $code -gt 128 ] && [ $code -ne 143 ]; then blame "a crash, or only KILL ended it"; fi
+    if [ -n "$(ls "$dir"/report.* 2>/dev/null)" ]; then blame "the sanitizer found something"; fi
+    [ -f "$dir/fault" ] || { rm -rf "$dir"; break; }
+    rm -rf "$dir"
+    n=$((n + STEP))
+  done
+  echo "$scenario: $n places"
+done
+echo "$((runs - bad)) passed, $bad failed"
+[ $bad = 0 ]
