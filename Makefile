@@ -30,6 +30,7 @@ LUA     := $(shell find lua -name '*.lua' | sort)
 INSTALL  = sh config/need.sh
 
 .DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
 .PHONY: all run test spec check lint asan valgrind faults cover bench install uninstall clean help \
         need-build need-test need-lint
 
