@@ -267,7 +267,7 @@ static int host_load_embedded(lua_State *L, const struct host *host, const char 
 		if (strcmp(file->name, name) != 0)
 			continue;
 		const char *chunk = lua_pushfstring(L, "@lua/%s.lua", luaL_gsub(L, name, ".", "/"));
-		if (luaL_loadbufferx(L, file->data, file->size, chunk, "t") != LUA_OK)
+		if (luaL_loadbufferx(L, file->data, file->size, chunk, "b") != LUA_OK)
 			return lua_error(L);
 		lua_pushstring(L, chunk + 1);
 		return 2;

@@ -1,4 +1,4 @@
-/* embed.h -- the Lua files inside the binary; build/embed.c is made by the Makefile.  Floor 6. */
+/* embed.h -- the Lua files inside the binary, compiled; config/embed.sh makes them.  Floor 6. */
 #ifndef WORKER_EMBED_H
 #define WORKER_EMBED_H
 

@@ -23,7 +23,7 @@ struct tasks;
 /* A Lua file inside the binary: name is the module ("worker.http"). */
 struct host_file {
 	const char *name;
-	const char *data;
+	const char *data; /* a compiled chunk */
 	size_t size;
 };
 
