@@ -1,6 +1,7 @@
 -- worker callback: one task from the environment, told to an address when it starts and ends; then exit.
 local agent = require "worker.agent"
 local args = require "worker.args"
+local config = require "worker.config"
 local delivery = require "worker.delivery"
 local err = require "worker.error"
 local events = require "worker.events"
@@ -73,10 +74,18 @@ function command.parse(argv, options)
   return values, dirs, registry, all
 end
 
+local function tell(list, mark)
+  for _, problem in ipairs(list or {}) do io.stderr:write(mark, tostring(problem), "\n") end
+end
+
 -- A worker.yaml may have defaults for the worker and its policies; its other servers mean nothing here.
-local function load(options, folders)
-  local conf = require("worker.commands.run").load(options, folders)
-  if not conf then return nil end
+-- The plugins that the command line has loaded are not loaded again: the task waits for this.
+local function load(options, folders, registry)
+  local asked = args.to_config(options, folders)
+  asked.registry = registry
+  local conf, problems, warnings = config.load(asked)
+  tell(warnings, "worker: warning: ")
+  if not conf then return tell(problems, "worker: ") end
   local entry = conf.servers[1]
   if #options.words > 0 then entry.conf.argv = options.words end
   entry.conf.spool = entry.conf.spool or fs.join(conf.state, "callback")
@@ -224,8 +233,8 @@ local function deliver(entry, files)
   return code
 end
 
-function command.run(options, folders)
-  local conf, entry = load(options, folders)
+function command.run(options, folders, registry)
+  local conf, entry = load(options, folders, registry)
   if not conf then return exit.CONFIG end
   if options.files then return deliver(entry, options.files) end
   if options.dry_run then return dry_run(entry) end
