@@ -79,7 +79,7 @@ local meta = { __index = methods }
 function strom.worker(fake, fields, options)
   options = options or {}
   local dir = options.dir or strom.dir()
-  local all = { server_url = fake.url .. "/", worker_token = strom.TOKEN, worker_name = "w", poll_interval_secs = 1,
+  local all = { server_url = fake.url .. "/", worker_token = strom.TOKEN, worker_name = "w", poll_interval_secs = options.run and 1 or "100ms",
     workspace_dir = dir:path "ws", cancel_poll = "500ms" }
   for name, value in pairs(fields or {}) do all[name] = value end
   local protocol, conf = plugin.get("protocol", "strom", all)

@@ -101,9 +101,9 @@ local function at(job, ...) return http.url("/worker/jobs", job.job, ...) end
 
 function strom.fetch(self, job, ctx)
   if job.problem then error.raise("wire", job.problem) end
-  local place = self.files:bring(job, ctx)
-  step.prepare(job, ctx, place)
-  output.watch(self.api, job, ctx)
+  job.place = self.files:bring(job, ctx)
+  job.watch = output.watch(self.api, job, ctx)
+  step.prepare(job, ctx)
 end
 
 function strom.start(self, job)
@@ -134,7 +134,7 @@ function strom.log(self, job, chunk)
 end
 
 function strom.collect(self, job, ctx, result)
-  if not job.place then return end -- it never came that far
+  if not job.watch then return end -- it never came that far
   result.value = job.watch:finish()
   self.files:send_states(job, ctx)
   return self.files:send_artifacts(job, ctx, result)

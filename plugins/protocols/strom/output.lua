@@ -92,18 +92,19 @@ local function emitter(api, job, note)
   end
 end
 
---- `output.watch(api, job, ctx)`: look for such lines in what the job prints, from now on.
+--- `output.watch(api, job, ctx)`: look for such lines in what the job prints, from now on; what is found:
+-- `states`, and the output from `watch:finish()`.
 function output.watch(api, job, ctx)
   local watch = setmetatable({
     lines = text.lines(VALUE_MOST), states = {}, complained = {}, note = ctx.note,
     emit = emitter(api, job, ctx.note),
   }, meta)
-  job.watch = watch
   local log = ctx.log
   function ctx.log(stream, data)
     if stream == "stdout" and watch.lines then take_lines(watch, watch.lines:feed(data)) end
     log(stream, data)
   end
+  return watch
 end
 
 return output

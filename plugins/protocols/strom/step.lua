@@ -221,10 +221,10 @@ local function environment(job, ctx, place)
   return env
 end
 
---- `step.prepare(job, ctx, place)`: the job's argv or script, cwd and env, once its files are there.
-function step.prepare(job, ctx, place)
-  local spec = job.spec
-  job.place, job.cwd, job.argv, job.script = place, place.cwd, nil, nil
+--- `step.prepare(job, ctx)`: the job's argv or script, cwd and env, once its files are there.
+function step.prepare(job, ctx)
+  local spec, place = job.spec, job.place
+  job.cwd = place.cwd
   local file = word(spec.source) or job.kind == "shell" and word(spec.script)
   if file then
     run_source(job, place, file)
