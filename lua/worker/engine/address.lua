@@ -28,7 +28,7 @@ local function remote(host, authority, tls)
       base = (tls and "https://" or "http://") .. authority, proxy = false,
       ca_file = tls and tls.ca, cert = tls and tls.cert, key = tls and tls.key,
     },
-    sock = { address = authority, proxy = false, tls = tls and { ca_file = tls.ca, cert = tls.cert, key = tls.key } },
+    sock = { address = authority, proxy = "", tls = tls and { ca_file = tls.ca, cert = tls.cert, key = tls.key } },
     authority = authority,
   }
 end

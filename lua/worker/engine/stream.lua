@@ -93,6 +93,15 @@ function stream.attach(address, path, tty)
   error(why, 0)
 end
 
+-- A container that ends before it has read all of its stdin has the connection closed over bytes of
+-- ours: that arrives as a reset, behind the last of the output, and is an end like any other.
+local function read(self)
+  local ok, chunk = task.try(self.conn.read, self.conn, 65536)
+  if ok then return chunk end
+  if self.has_input and chunk.reason == "reset" then return nil end
+  error(chunk, 0)
+end
+
 --- `output:pieces()`: an iterator over what the container writes: stream, text.  A second one goes on
 -- where the first was left.
 function methods:pieces()
@@ -100,7 +109,7 @@ function methods:pieces()
     while true do
       local piece = table.remove(self.queue, 1)
       if piece then return piece[1], piece[2] end
-      local chunk = self.conn:read(65536)
+      local chunk = read(self)
       if not chunk then
         if self.splitter and self.splitter.broken() then
           err.raise("transport", "the container's output breaks off", { reason = "closed" })
@@ -115,6 +124,7 @@ end
 
 --- `output:input(text)`: what the container reads from its stdin, and the end of it.
 function methods:input(text)
+  self.has_input = true
   self.conn:write(text)
   self.conn:shutdown()
 end
