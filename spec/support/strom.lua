@@ -86,8 +86,8 @@ function strom.worker(fake, fields, options)
   local shell, shell_conf = plugin.get("executor", "shell", { drain = "200ms" })
   local server = agent.new {
     name = "strom", plugin = protocol, conf = conf, slots = all.max_concurrent or 1,
-    executor = options.run and { conf = {}, plugin = { run = function(_, job, ctx) return options.run(job, ctx) end } }
-      or { conf = shell_conf, plugin = shell },
+    executor = options.run and { name = "spec", conf = {}, plugin = { run = function(_, job, ctx) return options.run(job, ctx) end } }
+      or { name = "shell", conf = shell_conf, plugin = shell },
     policies = chains(options.run), events = events.new(), record = options.record or record.none(),
     grace = 0.5, workspace = dir:path "work", spool_dir = dir:path "spool",
   }

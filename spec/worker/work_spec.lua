@@ -26,7 +26,7 @@ describe("the life of a job", function()
     local server = agent.new {
       name = "fake", plugin = plugin, conf = options and options.conf or {}, slots = 1, events = events.new(),
       record = record.none(), policies = options and options.policies,
-      executor = { conf = {}, plugin = { run = function(_, job, ctx)
+      executor = { name = "spec", conf = {}, plugin = { run = function(_, job, ctx)
         tell "run"
         return run and run(job, ctx) or { state = "success" }
       end } },
