@@ -9,7 +9,8 @@ mkdir -p "$build/lint"
 for cc in gcc clang; do
   say "$cc -Werror"
   make --no-print-directory BUILD="$build/lint/$cc" CC="$cc" CFLAGS="-O1 -Werror" \
-    "$build/lint/$cc/worker" >"$build/lint/$cc.log" 2>&1 || { grep -v '^  CC' "$build/lint/$cc.log"; bad=1; }
+    "$build/lint/$cc/worker" "$build/lint/$cc/ground" >"$build/lint/$cc.log" 2>&1 ||
+    { grep -v '^  CC' "$build/lint/$cc.log"; bad=1; }
 done
 
 say clang-format
@@ -21,7 +22,6 @@ cppcheck --quiet --std=c11 --language=c -D_GNU_SOURCE -Iinclude --inline-suppr -
   --suppress=nullPointerRedundantCheck src || bad=1
 
 say luacheck
-lua5.4 "$(command -v luacheck)" -q lua plugins spec bench .luacheckrc 2>/dev/null >"$build/lint/lua.log" ||
-  { cat "$build/lint/lua.log"; bad=1; }
+luacheck --no-color -q lua plugins spec bench .luacheckrc || bad=1
 
 exit $bad
