@@ -206,14 +206,15 @@ function meta:__tostring()
   return ("%s, pid %d"):format(tostring(self.handle), self.pid)
 end
 
---- `process.ending(child, { signal=, grace= })`: something to close after `child`'s own handle was
--- declared: leaving the block early ends the child in two stages instead of at once.  Call
--- `ending:done()` when the child has ended by itself.
 local ending_meta = { __index = {} }
 function ending_meta.__index:done() self.over = true end
 function ending_meta:__close()
   if not self.over then self.child:stop(self.options) end
 end
+
+--- `process.ending(child, { signal=, grace= })`: something to close after `child`'s own handle was
+-- declared: leaving the block early ends the child in two stages instead of at once.  Call
+-- `ending:done()` when the child has ended by itself.
 function process.ending(child, options)
   return setmetatable({ child = child, options = options }, ending_meta)
 end

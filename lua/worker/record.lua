@@ -27,9 +27,9 @@ local nothing = {
 }
 
 -- Everything in the journal when it is opened is of an earlier life.
-local function leftovers_of(journal)
+local function leftovers_of(kept)
   local list, by_key = {}, {}
-  for key, kind, payload in journal:live() do
+  for key, kind, payload in kept:live() do
     local ok, value = pcall(json.decode, payload)
     if ok and type(value) == "table" then
       local left = by_key[key]
@@ -65,10 +65,10 @@ function record.open(conf)
   error(kept, 0)
 end
 
---- `record.new(journal, options)`: on top of an open worker.journal; options.sync = "always" or nil.
-function record.new(journal, options)
+--- `record.new(kept, options)`: on top of an open worker.journal; options.sync = "always" or nil.
+function record.new(kept, options)
   return setmetatable({
-    journal = journal, sync = options and options.sync == "always", leftovers = leftovers_of(journal),
+    journal = kept, sync = options and options.sync == "always", leftovers = leftovers_of(kept),
   }, meta)
 end
 

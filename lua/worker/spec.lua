@@ -112,7 +112,6 @@ end
 
 local function reporter(busted, options)
   local report = { passed = 0, failed = 0, skipped = 0, problems = {} }
-  local current -- the test that runs, and whether it has failed
 
   local function problem(kind, element, message, trace)
     report.problems[#report.problems + 1] = {
@@ -121,7 +120,6 @@ local function reporter(busted, options)
   end
 
   busted.subscribe({ "test", "start" }, function(element)
-    current = { element = element, began = sys.mono() }
     if options.verbose then io.stdout:write("  ", full_name(busted, element), "\n") end
     return nil, true
   end)
@@ -132,7 +130,6 @@ local function reporter(busted, options)
       report.skipped = report.skipped + 1
     end
     element.counted = status
-    current = nil
     return nil, true
   end)
   local function failed(element, _, message, trace)
