@@ -1,4 +1,4 @@
-/* cgplace.c -- where this worker's control groups are, and what they can do there.
+/* cgplace.c -- where this worker's control groups are, and what they can do there.  Floor 3.
  *
  * Three texts of the kernel together give the place: /proc/self/cgroup says in which group we are,
  * per hierarchy; /proc/self/mountinfo says where that hierarchy is mounted, and from which group

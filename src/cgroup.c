@@ -1,4 +1,4 @@
-/* cgroup.c -- one control group per job: limits, usage, and a kill nothing escapes.
+/* cgroup.c -- one control group per job: limits, usage, and a kill nothing escapes.  Floor 3.
  *
  * A job's group is one directory of the same name in the trees of the place that it needs.  What v2
  * gives is taken from v2; a v1 tree is used for the limits it was opened for, when one of them is

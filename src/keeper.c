@@ -1,4 +1,4 @@
-/* keeper.c -- no job outlives its worker, not even after kill -9.
+/* keeper.c -- no job outlives its worker, not even after kill -9.  Floor 3.
  *
  * The worker's side: start the keeper, tell it, start another when it dies.  All notes are kept
  * here as well, since a new keeper has to be told everything.

@@ -1,4 +1,4 @@
-/* keeper_child.c -- the keeper's own side, after the fork.
+/* keeper_child.c -- the keeper's own side, after the fork.  Floor 3.
  *
  * The process that forked has threads, any of which may have held any lock at that moment.  So
  * nothing here allocates, prints or takes a lock: system calls and memory from mmap only.

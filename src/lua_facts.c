@@ -1,4 +1,4 @@
-/* lua_facts.c -- worker.core.facts: questions about this host that only a system call answers.
+/* lua_facts.c -- worker.core.facts: what only a system call knows of this host.  Floor 5.
  *
  *	facts.system() -> {name=, release=, machine=}
  *	facts.space(path) -> {total=, free=, files_free=} or nil, reason     bytes for us, not for

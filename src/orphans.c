@@ -1,4 +1,4 @@
-/* orphans.c -- adopted processes, and the kill of a tree without control groups.
+/* orphans.c -- adopted processes, and the kill of a tree without control groups.  Floor 3.
  *
  * A child of ours and an adopted one look alike to wait(2).  So the pids that somebody else waits
  * for are in a table, and the reaper takes only the others.  Two subtleties:

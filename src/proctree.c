@@ -1,4 +1,4 @@
-/* proctree.c -- one look at all processes: who descends from whom.
+/* proctree.c -- one look at all processes: who descends from whom.  Floor 3.
  *
  * /proc lists processes by ascending number, so a snapshot is sorted as it is read and parents are
  * found by bisection.  A parent has a lower number than its children except where numbers have
