@@ -211,19 +211,17 @@ end
 
 --- `joblog:next()`: wait for a chunk; nil when the log is closed and everything was handed out.
 function methods:next()
-  while true do
+  refill(self)
+  while self.first > self.last do
+    if self.closed then return nil end
+    self.filled:wait()
     refill(self)
-    while self.first > self.last do
-      if self.closed then return nil end
-      self.filled:wait()
-      refill(self)
-    end
-    if not self.spool then linger(self) end
-    local front, text = gather(self)
-    if self.lines_only and #text >= self.batch_bytes then text = cut_at_line(text) end
-    local chunk = { stream = front.stream, offset = front.offset, time = front.time, text = text }
-    return setmetatable(chunk, chunk_meta)
   end
+  if not self.spool then linger(self) end
+  local front, text = gather(self)
+  if self.lines_only and #text >= self.batch_bytes then text = cut_at_line(text) end
+  local chunk = { stream = front.stream, offset = front.offset, time = front.time, text = text }
+  return setmetatable(chunk, chunk_meta)
 end
 
 --- `joblog:arrived(chunk)`: the server has this chunk.
