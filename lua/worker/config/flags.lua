@@ -10,8 +10,9 @@ local text = require "worker.text"
 local flags = {}
 
 local PREFIX = "WORKER_"
--- Variables with the prefix that are not fields.
-local OTHER_VARIABLES = { WORKER_CONFIG = true, WORKER_LUA = true, WORKER_PATIENCE = true }
+-- Variables with the prefix that are not fields; a job of a worker may run a worker itself.
+local OTHER_VARIABLES = { WORKER_CONFIG = true, WORKER_LUA = true, WORKER_PATIENCE = true, WORKER_CGROUP = true,
+  WORKER_KEEPER = true, WORKER_JOB_ID = true, WORKER_JOB_TAG = true }
 
 local function add_names(names, fields, prefix)
   for name, field in pairs(fields) do
