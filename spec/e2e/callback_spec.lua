@@ -184,6 +184,11 @@ describe("worker callback #realtime", function()
     if not program.binary:find("/asan/", 1, true) then assert.is_true(result.memory < 24 * 1024) end
   end)
 
+  it("does not wonder about what a job of another worker finds in its environment", function()
+    local result = run { "--", "true", env = { WORKER_JOB_ID = "a", WORKER_JOB_TAG = "b", WORKER_CGROUP = "auto" } }
+    assert.is_nil(result.stderr:find("means nothing", 1, true))
+  end)
+
   it("has the verification decide", function()
     assert.equal(0, run({ "--verify", "test -e made", "--", "touch", "made" }).code)
     assert.equal("completed", told().status)

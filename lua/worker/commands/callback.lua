@@ -194,8 +194,10 @@ end
 local function dry_run(entry)
   local plugin, conf = entry.plugin, entry.conf
   local self = plugin.open(conf)
-  local ok, why = task.try(self.prepare, self, plugin.claim(self))
+  local job = plugin.claim(self)
+  local ok, why = task.try(self.prepare, self, job)
   if not ok then self.refused, self.why = "config", tostring(why) end
+  if ok then io.stdout:write("would run ", json.encode(job.argv or job.script), "\n\n") end
   if ok then show(self:started()) end
   show(self:ended(ok and { state = "success", exit_code = 0 } or { state = "error" }))
   if ok then show(self:ended { state = "failed", exit_code = 1, reason = "exit code 1" }) end
