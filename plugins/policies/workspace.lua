@@ -60,6 +60,8 @@ local function leave_home(homes, root, home)
   home.jobs = home.jobs - 1
   if home.jobs > 0 then return end
   if homes[root] == home then homes[root] = nil end
+  -- With its lock gone first it is empty, and an empty folder is removed without a helper thread.
+  fs.remove(fs.join(home.folder, ".lock"))
   remove(home.folder)
   home.lock:close()
   home.kept:close()
