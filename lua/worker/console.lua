@@ -1,8 +1,9 @@
 -- console.lua: what a person sees while the worker runs.
 --
--- On a terminal: a line per running job that changes in place (elapsed time, last line of output),
--- and a line for each job that ended.  Elsewhere: plain log lines, one when a job starts and one
--- when it ends.  Both end with a summary.
+-- On a terminal: a line for each job that ended and, below, one per running job that changes in place.
+-- Both have the same columns, so that nothing jumps when a job ends: state, job, time, and then what is
+-- to be said (last line of output, exit code, reason).  Elsewhere: plain log lines, one when a job
+-- starts and one when it ends.  Both end with a summary.
 local log = require "worker.log"
 local log_core = require "worker.core.log"
 local sys = require "worker.core.sys"
@@ -15,11 +16,15 @@ local console = {}
 local REDRAW = 0.1
 local ROWS_MOST = 12
 local STDERR = 2
+local NARROW = 60           -- below so many columns the job's name gets less room
+local WHOLE = 80            -- columns of the line of a job that ended, however narrow the terminal
+local NAME_WIDE, NAME_NARROW = 20, 12
+local MARK, TIME = 9, 6
 
 local MARKS = {
   success = { "ok", "32" }, failed = { "failed", "31" }, timeout = { "timeout", "33" },
   cancelled = { "cancelled", "33" }, lost = { "lost", "35" }, oom = { "oom", "31" },
-  error = { "error", "31;1" },
+  error = { "error", "31;1" }, running = { "running", "2" },
 }
 
 local methods = {}
@@ -29,7 +34,7 @@ local meta = { __index = methods, __name = "worker.console" }
 function console.new(events, options)
   local self = setmetatable({
     terminal = options.terminal, color = options.color,
-    running = {}, order = {}, drawn = 0, counts = {}, total = 0, began = sys.mono(),
+    running = {}, order = {}, drawn = 0, counts = {}, total = 0, began = sys.mono(), width = 80,
   }, meta)
   events:listen(function(name, facts)
     local handler = self[name:gsub("%.", "_")]
@@ -42,9 +47,17 @@ local function painted(self, code, words)
   return self.color and ("\27[%sm%s\27[0m"):format(code, words) or words
 end
 
--- What a job's end says in one line: "3.2s  exit 3", "30.0s  ran longer than 30 s".
+-- As exact as a person wants it: 7ms, 1.2s, 42s, 4m10s; whole seconds while it still counts.
+local function elapsed(seconds, counting)
+  if counting and seconds < 10 then return ("%ds"):format(math.floor(seconds)) end
+  if seconds < 1 then return ("%dms"):format(math.floor(seconds * 1000)) end
+  if seconds < 10 then return ("%.1fs"):format(seconds) end
+  return time.age(seconds)
+end
+
+-- What a job's end says: "exit 3", "ran longer than 30 s".
 local function ending(result)
-  local words = { time.format_duration(result.duration or 0) }
+  local words = {}
   if result.signal then
     words[#words + 1] = "signal " .. tostring(result.signal)
   elseif result.exit_code and result.exit_code ~= 0 then
@@ -54,7 +67,7 @@ local function ending(result)
   return table.concat(words, "  ")
 end
 
--- The live lines -----------------------------------------------------------------------------------
+-- Lines on a terminal ------------------------------------------------------------------------------
 
 -- Neither a job's output nor its name is ours: nothing of them may move the cursor, be it one of the
 -- control characters beyond ASCII (U+0080 to U+009F).
@@ -62,10 +75,19 @@ local function harmless(line)
   return (text.strip_ansi(text.repair(line)):gsub("%c", " "):gsub("\xc2[\x80-\x9f]", " "))
 end
 
-local function live_line(self, row, width)
-  local elapsed = time.format_duration(math.floor(sys.mono() - row.began))
-  local line = ("  %s  %s  %s"):format(harmless(row.job.id), elapsed, harmless(row.ctx:last_line() or ""))
-  return painted(self, "2", text.fit(line, width - 1))
+-- One job in a line.  The end of a long name is where names differ, so that is what stays.
+local function line_of(self, state, id, took, words)
+  local columns = self.width < NARROW and NAME_NARROW or NAME_WIDE
+  local name = harmless(id)
+  if text.width(name) > columns then name = "…" .. text.cut(name, columns - 1, "tail") end
+  local mark = MARKS[state]
+  local rest = text.pad(name, columns) .. "  " .. text.pad(took, TIME, "right")
+    .. (words ~= "" and "  " .. harmless(words) or "")
+  -- A live line must not wrap, or it could not be taken back; the end of a job may, to be read whole.
+  local live = state == "running"
+  rest = text.fit(rest, math.max(1, (live and self.width or math.max(self.width, WHOLE)) - MARK - 4))
+  if live then return "  " .. painted(self, mark[2], text.pad(mark[1], MARK) .. " " .. rest) end
+  return "  " .. painted(self, mark[2], text.pad(mark[1], MARK)) .. " " .. rest
 end
 
 local function erase_sequence(rows)
@@ -83,14 +105,15 @@ end
 --- `console:draw()`: put the live lines on the screen.
 function methods:draw()
   self:clear()
-  local width = sys.terminal_width(STDERR) or 80
+  self.width = sys.terminal_width(STDERR) or 80
   local lines = {}
   for _, row in ipairs(self.order) do
     if #lines == ROWS_MOST then
       lines[#lines + 1] = painted(self, "2", ("  ... and %d more"):format(#self.order - ROWS_MOST))
       break
     end
-    lines[#lines + 1] = live_line(self, row, width)
+    lines[#lines + 1] = line_of(self, "running", row.job.id, elapsed(sys.mono() - row.began, true),
+      row.ctx:last_line() or "")
   end
   if #lines == 0 then return end
   io.stderr:write(table.concat(lines, "\n"), "\n")
@@ -128,7 +151,8 @@ function methods:job_finished(facts)
   self.counts[result.state] = (self.counts[result.state] or 0) + 1
   self.total = self.total + 1
   if not self.terminal then
-    log.info("job.finished", ("job %s: %s  %s"):format(facts.job.id, result.state, ending(result)), {
+    log.info("job.finished", ("job %s: %s  %s  %s"):format(facts.job.id, result.state,
+      elapsed(result.duration or 0), ending(result)):gsub("%s+$", ""), {
       server = facts.server, job = facts.job.id, state = result.state, exit_code = result.exit_code,
       signal = result.signal, dur_ms = math.floor((result.duration or 0) * 1000),
     })
@@ -143,9 +167,12 @@ function methods:job_finished(facts)
     end
   end
   self:clear()
-  local mark = MARKS[result.state]
-  io.stderr:write(("%s  %s  %s\n"):format(painted(self, mark[2], ("%-9s"):format(mark[1])),
-    harmless(facts.job.id), harmless(ending(result))))
+  self.width = sys.terminal_width(STDERR) or 80
+  -- Why a job failed is mostly in its last line.
+  local words = ending(result)
+  local last = result.state == "failed" and facts.ctx and facts.ctx:last_line()
+  if last and last ~= "" then words = words .. "  " .. last end
+  io.stderr:write(line_of(self, result.state, facts.job.id, elapsed(result.duration or 0), words), "\n")
 end
 
 --- `console:summary()`: how it all went, in a line.
@@ -156,7 +183,7 @@ function methods:summary()
     if self.counts[state] then words[#words + 1] = ("%d %s"):format(self.counts[state], state) end
   end
   return ("%d job%s in %s: %s"):format(self.total, self.total == 1 and "" or "s",
-    time.format_duration(sys.mono() - self.began), table.concat(words, ", "))
+    elapsed(sys.mono() - self.began), table.concat(words, ", "))
 end
 
 return console

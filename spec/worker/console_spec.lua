@@ -2,6 +2,7 @@ local console = require "worker.console"
 local events = require "worker.events"
 local log = require "worker.log"
 local task = require "worker.task"
+local text = require "worker.text"
 
 describe("worker.console", function()
   local stderr, info = io.stderr, log.info
@@ -10,7 +11,7 @@ describe("worker.console", function()
   before_each(function()
     written, logged = {}, {}
     io.stderr = { write = function(_, ...) -- luacheck: ignore
-      for _, text in ipairs { ... } do written[#written + 1] = text end
+      for _, piece in ipairs { ... } do written[#written + 1] = piece end
     end }
     log.info = function(event, message) logged[#logged + 1] = event .. " " .. message end -- luacheck: ignore
   end)
@@ -46,13 +47,25 @@ describe("worker.console", function()
     local facts = job("a", "compiling")
     all:emit("job.started", facts)
     view:draw()
-    assert.equal("  a  0s  compiling\n", screen())
+    assert.equal("  running   a                         0s  compiling\n", screen())
     all:emit("job.finished", ended(facts, { state = "success", duration = 2 }))
-    assert.matches("ok +a  2s\n$", screen())
+    assert.matches("\n  ok        a                       2%.0s\n$", "\n" .. screen():gsub(".*\27%[J", ""))
     written = {}
     view:draw()
     assert.equal("", screen())
     view:clear()
+  end)
+
+  it("keeps its columns when a job ends, whatever its name and its words", function()
+    local all, view = started(true, false)
+    local facts = job("a-very-long-name-of-a-job/step-12", ("word "):rep(40))
+    all:emit("job.started", facts)
+    view:draw()
+    all:emit("job.finished", ended(facts, { state = "failed", exit_code = 3, duration = 0.0071 }))
+    local live, last = screen():match("^(.-)\n.-\27%[J(.-)\n$")
+    assert.matches("^  running   …me%-of%-a%-job/step%-12 +0s  word", live)
+    assert.matches("^  failed    …me%-of%-a%-job/step%-12 +7ms  exit 3  word", last)
+    for _, line in ipairs { live, last } do assert.is_true(text.width(line) < 80, line) end
   end)
 
   it("is not moved about by what jobs print or are called", function()
@@ -62,9 +75,9 @@ describe("worker.console", function()
     all:emit("job.started", facts)
     view:draw()
     all:emit("job.finished", ended(facts, { state = "error", reason = hostile, duration = 0 }))
-    local text = screen():gsub("\27%[%d+A\r\27%[J", "") -- its own: up, and clear below
-    assert.is_nil(text:find("[%z\1-\9\11-\31\127]"))
-    assert.is_nil(text:find("\194[\128-\159]"))
+    local shown = screen():gsub("\27%[%d+A\r\27%[J", "") -- its own: up, and clear below
+    assert.is_nil(shown:find("[%z\1-\9\11-\31\127]"))
+    assert.is_nil(shown:find("\194[\128-\159]"))
     view:clear()
   end)
 
@@ -86,7 +99,7 @@ describe("worker.console", function()
       all:emit("job.started", facts)
       all:emit("job.finished", ended(facts, { state = "timeout", reason = "ran longer than 1s", duration = 1 }))
       assert.equal(color, screen():find("\27%[33m") ~= nil)
-      assert.matches("timeout.*a  1s  ran longer than 1s", screen())
+      assert.matches("timeout.*%s+a +1%.0s  ran longer than 1s", screen())
     end
   end)
 
@@ -97,7 +110,7 @@ describe("worker.console", function()
     assert.equal("", screen())
     all:emit("job.started", job "a")
     task.sleep(5.05)
-    assert.matches("  a  5s", screen())
+    assert.matches("  a +5s", screen())
     handle:cancel "enough"
     handle:join()
   end)
