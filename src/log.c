@@ -239,7 +239,9 @@ static void log_text(struct buf *line, enum log_level level, const char *message
 	if (!journal)
 		buf_append(line, log_marks[level], strlen(log_marks[level]));
 	log_plain(line, message, strlen(message));
-	for (size_t i = 0; i < count; i++)
+	/* The message says it all to a person; the fields are for who searches, or looks closer. */
+	bool closer = journal || level == LOG_LEVEL_ERROR || log_enabled(LOG_LEVEL_DEBUG);
+	for (size_t i = 0; closer && i < count; i++)
 		log_pair(line, &fields[i]);
 	if (log_state.color && log_colors[level][0] != '\0')
 		buf_append(line, "\033[0m", 4);
