@@ -144,7 +144,9 @@ function methods:get(kind, name)
   local entry = self.found[kind] and self.found[kind][name]
   if not entry then
     local near = text.nearest(name, self:names(kind))
-    return nil, ("there is no %s '%s' in %s%s"):format(kind, name, table.concat(self.dirs, ", "),
+    local where = #self.dirs > 0 and "in " .. table.concat(self.dirs, ", ")
+      or "because there is no folder with plugins here: name one"
+    return nil, ("there is no %s '%s' %s%s"):format(kind, name, where,
       near and (" (did you mean '%s'?)"):format(near) or "")
   end
   if entry.plugin == nil and entry.problem == nil then
