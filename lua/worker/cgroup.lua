@@ -64,8 +64,7 @@ local function announce(found)
       { reason = found.reason })
     return
   end
-  log.info("cgroup.ready", ("control groups limit %s of jobs; %s"):format(names_of(found.can),
-    found.can.kill and "a job is ended by one write" or "a job is ended by a loop of signals"),
+  log.info("cgroup.ready", ("control groups: %s of jobs can be limited"):format(names_of(found.can)),
     { path = found.place:paths()[1] })
 end
 
