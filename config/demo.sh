@@ -9,18 +9,21 @@ trap 'rm -rf "$dir"' EXIT
 mkdir -p "$dir/inbox"
 cp "$here"/jobs/* "$dir/inbox/"
 
-echo "$(ls "$dir/inbox" | wc -l) sample jobs lie in $dir/inbox; 4 run at a time:"
+echo "$(ls "$dir/inbox" | wc -l) sample jobs (config/jobs) in $dir/inbox; 4 run at a time."
+echo "One of them fails, one takes too long and one cannot be read: on purpose."
+echo
 "$worker" --protocol local --dir "$dir" --once --slots 4 --workspace "$dir/work" "$here/../plugins"
 
 echo
-printf '%-16s %-10s %s\n' JOB STATE 'LAST LINE OF OUTPUT'
+# One line per job, no longer than a terminal is wide.
+row() { printf '  %-10s %-8s %.59s\n' "$1" "$2" "$3"; }
+
+row JOB RESULT 'LAST LINE OF OUTPUT'
 for result in "$dir"/done/*/result.json; do
-  job=$(basename "$(dirname "$result")")
-  state=$(sed -n 's/^ *"state": *"\([a-z]*\)".*/\1/p' "$result")
-  line=$(cat "$(dirname "$result")"/stdout.log "$(dirname "$result")"/stderr.log | tail -n 1)
-  printf '%-16s %-10s %s\n' "$job" "$state" "$line"
+  out=$(dirname "$result")
+  row "$(basename "$out")" "$(sed -n 's/^ *"state": *"\([a-z]*\)".*/\1/p' "$result")" \
+    "$(cat "$out/stdout.log" "$out/stderr.log" | tail -n 1)"
 done
 for reason in "$dir"/failed/*.reason; do
-  [ -f "$reason" ] || continue
-  printf '%-16s %-10s %s\n' "$(basename "$reason" .reason)" refused "$(head -n 1 "$reason")"
+  [ -f "$reason" ] && row "$(basename "$reason" .yaml.reason)" refused "$(head -n 1 "$reason")"
 done

@@ -1,1 +1,1 @@
-echo "hello from job $WORKER_JOB_ID in $(pwd)"
+echo "hello from job $WORKER_JOB_ID, by $(id -un) in a directory of its own"
