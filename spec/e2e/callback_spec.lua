@@ -16,7 +16,8 @@ describe("worker callback #realtime", function()
   after_each(function() getmetatable(dir).__close(dir) end)
 
   local function start(options)
-    local words = { "callback", cwd = dir.root, wrap = options.wrap, env = {
+    local words = { "callback", cwd = dir.root, wrap = options.wrap,
+      count_only = options.count_only, env = {
       WORKER_STATE = dir:path "state", WORKER_WORKSPACE = dir:path "work",
       WORKER_CONFIG = dir:write("worker.yaml", ("plugins: [ %s ]\n"):format(program.plugins)),
       TASK_ID = "t-1", PROJECT_ID = "p-1", CALLBACK_URL = fake.url .. "/cb" } }
@@ -48,6 +49,15 @@ describe("worker callback #realtime", function()
     assert.equal(0, result.code)
     assert.equal("started completed", statuses())
     assert.equal("t-1 of p-1\n", told().stdout)
+    assert.equal("t-1 of p-1\n", result.stdout)
+    assert.equal("", run({ "--no-echo", "--", "echo", "hi" }).stdout)
+  end)
+
+  it("neither stops nor waits for long when nobody reads its output", function()
+    local result = run { "--", "sh", "-c", "yes | head -c 3000000; echo done >&2",
+      wrap = { "sh", "-c", '"$@" | head -n 1; true', "sh" } }
+    assert.equal("y\n", result.stdout)
+    assert.equal("started completed", statuses())
   end)
 
   it("takes the names that Descartes sets, and a program's path for an argument", function()
@@ -177,7 +187,7 @@ describe("worker callback #realtime", function()
   end)
 
   it("stays small while the task writes without end", function()
-    local result = run { "--", "sh", "-c", "head -c 100000000 /dev/urandom; echo; echo the end" }
+    local result = run { "--", "sh", "-c", "head -c 100000000 /dev/urandom; echo; echo the end", count_only = true }
     assert.equal(0, result.code)
     assert.matches("the end\n$", told().stdout)
     assert.is_true(told().output_truncated)

@@ -9,6 +9,7 @@ local exit = require "worker.exit"
 local fs = require "worker.fs"
 local json = require "worker.json"
 local log = require "worker.log"
+local out = require "worker.core.out"
 local record = require "worker.record"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -16,6 +17,7 @@ local task = require "worker.task"
 local SIGNALS = { INT = 2, TERM = 15, QUIT = 3, HUP = 1 }
 local TIMED_OUT, NO_RESULT, CANNOT_RUN, NOT_FOUND = 124, 125, 126, 127
 local ENOENT = 2
+local ECHO_PATIENCE, ECHO_LAST = 5, 1 -- seconds for whoever reads our output, and once we are asked to stop
 
 local command = {
   summary = "run one task and tell an address when it starts and ends",
@@ -27,6 +29,7 @@ local command = {
   server = true,
   options = {
     reflect_exit_status = { "flag", doc = "End with the exit code of the task, as `worker exec` does." },
+    echo = { "flag", doc = "Print the task's output, as logs of machines expect it; --no-echo does not." },
     dry_run = { "flag", doc = "Check everything, reach the address, print what would be sent; run nothing." },
   },
   examples = {
@@ -154,12 +157,27 @@ local function exit_code(state, options, code)
   return state.signal and result.state == "cancelled" and exit.CANCELLED or exit.OK
 end
 
+-- The task's output goes where ours goes.  Who does not read it holds up neither the task nor its end.
+local function echoing(plugin, state)
+  local echo = setmetatable({ batch = { seconds = 0.05 } }, { __index = plugin })
+  function echo.log(_, _, chunk)
+    if state.unread then return end
+    local to = chunk.stream == "stdout" and state.stdout or state.stderr
+    local limit = state.signal and ECHO_LAST or ECHO_PATIENCE
+    local ok, read = task.try(task.within, limit, to.write, to, chunk.text)
+    state.unread = not (ok and read)
+  end
+  return echo
+end
+
 local function run(conf, entry, options)
   add_verify(conf, entry)
-  local state = { beginning = task.signal() }
+  local state = { beginning = task.signal(), stdout = out.open(1), stderr = out.open(2) }
+  local _ <close> = state.stdout
+  local _ <close> = state.stderr
   state.server = agent.new {
-    name = entry.name, plugin = entry.plugin, conf = entry.conf, slots = 1, executor = entry.executor,
-    policies = conf.policies, events = listen(state), record = record.none(), workspace = conf.workspace,
+    name = entry.name, plugin = options.echo == false and entry.plugin or echoing(entry.plugin, state), conf = entry.conf, slots = 1, executor = entry.executor,
+    policies = conf.policies, spool_dir = fs.join(conf.state, "spool"), events = listen(state), record = record.none(), workspace = conf.workspace,
     grace = entry.conf.grace / 2,
   }
   local watcher = task.start(watch_signals, state)
