@@ -286,7 +286,7 @@ describe("the command line", function()
       local code, out, told = worker("check", "--config", "worker.yaml")
       assert.equal(0, code, told)
       assert.matches("fake +fake +3 +shell", out)
-      assert.matches("around run +drain, limits, timeout, workspace, env, mask", out)
+      assert.matches("around run +tee, drain, limits, timeout, workspace, env, mask", out)
     end)
 
     it("says where in the file a mistake is, and exits with 78", function()

@@ -24,6 +24,7 @@ local PLUGINS = {
   policy = {
     backoff = { kind = "policy", name = "backoff", claim = nothing, config = {} },
     retry = { kind = "policy", name = "retry", finish = nothing, config = {} },
+    tee = { kind = "policy", name = "tee", run = nothing, config = {} },
     drain = { kind = "policy", name = "drain", run = nothing, claim = nothing, config = {} },
     limits = { kind = "policy", name = "limits", run = nothing, config = {} },
     workspace = { kind = "policy", name = "workspace", run = nothing, config = {} },
@@ -381,7 +382,7 @@ describe("plugins", function()
     end
     local conf, _, warnings = load { flags = { protocol = "local", dir = "/d" }, registry = missing }
     assert.same("policies.run goes without mask: not installed", tostring(warnings[1]))
-    assert.equal(5, #conf.policies.run)
+    assert.equal(6, #conf.policies.run)
   end)
 end)
 
@@ -395,7 +396,7 @@ describe("config.show", function()
     assert.matches("servers%[1%]%.wait: 1m30s +# flag %-%-wait\n", text)
     assert.matches("log%.level: warn +# worker.yaml:5:15\n", text)
     assert.matches("log%.format: auto +# default\n", text)
-    assert.matches("policies%.run%[3%]%.timeout%.default: 1h +# default\n", text)
+    assert.matches("policies%.run%[4%]%.timeout%.default: 1h +# default\n", text)
   end)
 end)
 
@@ -407,8 +408,8 @@ describe("config.sample", function()
     assert.equal("/var/lib/worker/queue", conf.servers[1].conf.dir)
     assert.matches("\n#  %- protocol: acme\n", text)
     assert.matches("\n    %- timeout:\n        # Limit for jobs that name none%.\n        #default: 1h\n", text)
-    assert.equal(6, #conf.policies.run)
-    assert.equal(3600, conf.policies.run[3].conf.default)
+    assert.equal(7, #conf.policies.run)
+    assert.equal(3600, conf.policies.run[4].conf.default)
   end)
 
   it("is still right when all of it is uncommented", function()

@@ -94,10 +94,10 @@ describe("the fake of Vulcan", function()
     assert.equal(422, result(id, fragment, { exit_code = 2 ^ 31 | 0 }))
     assert.equal(500, result(id, vulcan.TENANT))
     assert.equal(500, result(id, fragment, { success = false, error_message = "a\0b" }))
-    local most = 2 * 1024 * 1024
-    local frame = '{"worker_id":"' .. id .. '","x":""}'
-    assert.equal(204, (post("/work/request", (frame:gsub('""}', function() return '"' .. ("x"):rep(most - #frame) .. '"}' end)))))
-    assert.equal(413, (post("/work/request", (frame:gsub('""}', function() return '"' .. ("x"):rep(most - #frame + 1) .. '"}' end)))))
+    local most, frame = 2 * 1024 * 1024, '{"worker_id":"' .. id .. '","x":"%s"}'
+    local function of_size(bytes) return frame:format(("x"):rep(bytes - #frame + 2)) end
+    assert.equal(204, (post("/work/request", of_size(most))))
+    assert.equal(413, (post("/work/request", of_size(most + 1))))
   end)
 
   it("hands out by machine, in the order of the steps, a group as a null script", function()

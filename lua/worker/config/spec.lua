@@ -64,7 +64,7 @@ spec.server = {
 -- The chains of a worker whose file says nothing about policies.
 spec.policies = {
   claim = { "backoff" },
-  run = { "drain", "limits", "timeout", "workspace", "env", "mask" },
+  run = { "tee", "drain", "limits", "timeout", "workspace", "env", "mask" },
   finish = { "retry" },
 }
 
