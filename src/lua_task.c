@@ -2,8 +2,8 @@
  *
  *	task.start(fn, ...) -> handle         run fn in a task of its own
  *	task.self() -> handle or nil
- *	task.sleep(seconds)
- *	task.yield()                          let the others go first
+ *	task.forgive() -> was             forget a cancel of the calling task that was not raised
+ *yet task.sleep(seconds) task.yield()                          let the others go first
  *	task.deadline(seconds [, real])       cancels the calling task then (real: by the real
  *clock); deadline:mark(), deadline:close() withdraws what was not yet raised task.signal() ->
  *signal               signal:wait([seconds]) -> woken; signal:fire([n]) -> count handle:join() ->
@@ -294,6 +294,16 @@ static int core_start(lua_State *L)
 	return 1;
 }
 
+/* A cancel that came too late to reach what it was meant for must not hit what comes next. */
+static int core_forgive(lua_State *L)
+{
+	struct task *task = task_running(L);
+	lua_pushboolean(L, task != NULL && task->cancelled);
+	if (task != NULL)
+		task->cancelled = false;
+	return 1;
+}
+
 static int core_self(lua_State *L)
 {
 	struct task *task = task_running(L);
@@ -304,9 +314,9 @@ static int core_self(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-	{"start", core_start}, {"self", core_self},	    {"sleep", core_sleep},
-	{"yield", core_yield}, {"deadline", core_deadline}, {"signal", core_signal},
-	{NULL, NULL},
+	{"start", core_start},	 {"self", core_self},	{"forgive", core_forgive},
+	{"sleep", core_sleep},	 {"yield", core_yield}, {"deadline", core_deadline},
+	{"signal", core_signal}, {NULL, NULL},
 };
 
 int luaopen_worker_core_task(lua_State *L)

@@ -15,6 +15,10 @@ task.sleep = core.sleep
 task.yield = core.yield
 task.self = core.self
 
+--- `task.forgive()`: a cancel of the calling task that has not been raised yet is forgotten: what it
+-- was meant for is over. Whether there was one.
+task.forgive = core.forgive
+
 --- `task.start(fn, ...)`: run fn in a task of its own, outside any scope; returns its handle, with
 -- `handle:join() -> ok, results`, `handle:cancel(reason)`, `handle:state()`.
 task.start = core.start

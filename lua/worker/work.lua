@@ -135,6 +135,7 @@ local function run_in_scope(server, job, ctx)
     local shipper = ctx.joblog and scope:spawn(ship_log, server, job, ctx)
     result = verdict(server, job, ctx)
     ctx.over = true
+    task.forgive() -- a cancel that came too late for the run must not hit the report
     result = collect(server, job, ctx, result)
     if shipper then
       ctx.joblog:close()

@@ -458,4 +458,16 @@ describe("worker.agent", function()
     assert.same({ stderr = "err\n" }, kept { stderr = 1024 })
     assert.is_nil(kept(nil))
   end)
+
+  it("reports a job whose cancel came too late, when it had just ended", function()
+    local server
+    local plugin, said = protocol { { id = "a" } }
+    local run
+    server, run = serve(plugin, { executor = executor(function()
+      server:cancel_jobs("too late")
+      return { state = "success" }
+    end) })
+    run(server)
+    assert.equal("a=success", states(said))
+  end)
 end)
