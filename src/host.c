@@ -27,9 +27,10 @@
 #include "worker/loop.h"
 #include "worker/task.h"
 
-#define HOST_KINDS	48
-#define HOST_TICK_NS	(50 * CLOCK_MS)
-#define HOST_HOOK_EVERY 10000
+#define HOST_KINDS   48
+#define HOST_TICK_NS (50 * CLOCK_MS)
+/* Few, since one of them may call a function of C that takes a millisecond. */
+#define HOST_HOOK_EVERY 100
 /* After a runaway was stopped, its error handlers and <close> variables get this long. */
 #define HOST_MERCY (100 * CLOCK_MS)
 
@@ -178,6 +179,32 @@ static void host_ticked(int signo, siginfo_t *info, void *context)
 		return;
 	host->hooked = 1;
 	lua_sethook(co, host_hook, LUA_MASKCOUNT, HOST_HOOK_EVERY);
+}
+
+/* While a coroutine that somebody made himself runs, the tick does not know it: it has the hook
+ * from its birth.  The upvalue is coroutine.create or coroutine.wrap; wrap's function keeps the
+ * thread in its first upvalue. */
+static int host_coroutine(lua_State *L)
+{
+	lua_tocfunction(L, lua_upvalueindex(1))(L);
+	bool wrapped = !lua_isthread(L, -1);
+	if (wrapped)
+		lua_getupvalue(L, -1, 1);
+	lua_sethook(lua_tothread(L, -1), host_hook, LUA_MASKCOUNT, HOST_HOOK_EVERY);
+	lua_settop(L, wrapped ? -2 : -1);
+	return 1;
+}
+
+static void host_watch_coroutines(lua_State *L)
+{
+	static const char *const makers[] = {"create", "wrap"};
+	lua_getglobal(L, "coroutine");
+	for (size_t i = 0; i < sizeof makers / sizeof *makers; i++) {
+		lua_getfield(L, -1, makers[i]);
+		lua_pushcclosure(L, host_coroutine, 1);
+		lua_setfield(L, -2, makers[i]);
+	}
+	lua_pop(L, 1);
 }
 
 static int host_start_ticking(struct host *host, struct err *err)
@@ -331,6 +358,7 @@ static int host_setup(lua_State *L)
 	struct host *host = lua_touserdata(L, 1);
 	luaL_openlibs(L);
 	curb_install(L);
+	host_watch_coroutines(L);
 	host_open_modules(L, host);
 	host->tasks = tasks_open(host, L);
 	return 0;

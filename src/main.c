@@ -71,7 +71,7 @@ static int64_t main_patience(void)
 {
 	const char *text = getenv("WORKER_PATIENCE");
 	double seconds = text != NULL ? strtod(text, NULL) : 0;
-	if (!(seconds >= 0.5 && seconds <= 600))
+	if (!(seconds >= 0.1 && seconds <= 600))
 		seconds = 5;
 	return (int64_t)(seconds * (double)CLOCK_SECOND);
 }

@@ -49,10 +49,10 @@ local function read_all(run)
 end
 
 --- Start the binary; options beside the words: cwd, env, count_only (keep no stdout, count it),
--- wrap (words in front of the binary).
+-- wrap (words in front of the binary), binary (another one).
 function program.start(options)
   local argv = table.move(options.wrap or {}, 1, #(options.wrap or {}), 1, {})
-  argv[#argv + 1] = program.binary
+  argv[#argv + 1] = options.binary or program.binary
   table.move(options, 1, #options, #argv + 1, argv)
   local env = { PATH = sys.env "PATH", HOME = "/tmp", WORKER_LUA = sys.env "WORKER_LUA" and fs.realpath(sys.env "WORKER_LUA") }
   for name, value in pairs(options.env or {}) do env[name] = value end
