@@ -63,7 +63,8 @@ function site_methods:job(id) return self.api:get(http.url("/api/jobs", id)).jso
 
 function site_methods:lines(id)
   local lines = {}
-  for i, entry in ipairs(self.api:get(http.url("/api/jobs", id, "logs"), { max_body = 1 << 26 }).json) do lines[i] = entry.line end
+  local entries = self.api:get(http.url("/api/jobs", id, "logs"), { max_body = 1 << 26 }).json
+  for i, entry in ipairs(entries) do lines[i] = entry.line end
   return lines
 end
 

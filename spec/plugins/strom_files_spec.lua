@@ -144,7 +144,8 @@ describe("strom, state #realtime:", function()
     strom.wait_job(fake:add { task = "t", script = [[
       echo 'STATE: {"c":1,"big":9007199254740993}'; echo 'GLOBAL_STATE: {"g":true}'; echo 'STATE: {"d":[]}'
       sleep 1.5; mkdir $STATE_OUT_DIR/sub; echo file > $STATE_OUT_DIR/sub/f]] })
-    local second = fake:add { task = "t", script = "cat $STATE_DIR/state.json $STATE_DIR/sub/f $GLOBAL_STATE_DIR/state.json" }
+    local second = fake:add { task = "t",
+      script = "cat $STATE_DIR/state.json $STATE_DIR/sub/f $GLOBAL_STATE_DIR/state.json" }
     assert.equal('{"big":9007199254740993,"c":1,"d":[]}file\n{"g":true}', output_of(second))
     assert.same({ has_json = "true" }, strom.asked(fake, strom.STATE)[1].query)
     assert.equal("", output_of(fake:add { task = "other", script = "ls $STATE_DIR" }))
@@ -170,7 +171,8 @@ describe("strom, state #realtime:", function()
   it("a server without storage, or state that cannot be fetched, is a warning only", function()
     local fake = strom.fake { storage = false }
     strom.worker(fake)
-    local job = fake:add { script = "echo 'STATE: {\"a\":1}'", extra = { state_storage_key = "k", global_state_storage_key = "k" } }
+    local job = fake:add { script = "echo 'STATE: {\"a\":1}'",
+      extra = { state_storage_key = "k", global_state_storage_key = "k" } }
     assert.equal("completed", strom.wait_job(job).status)
     assert.matches("the state could not be fetched", table.concat(strom.lines(job, "stderr"), "\n"))
     assert.matches("the state could not be saved", table.concat(strom.lines(job, "stderr"), "\n"))

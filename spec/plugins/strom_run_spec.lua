@@ -64,7 +64,8 @@ describe("strom, execution #realtime:", function()
   it("python code runs as a file beside the workspace, which is gone afterwards", function()
     local dir = strom.dir()
     local fake = strom.fake()
-    local job = fake:add { language = "python", args = { "1" }, script = "import sys, os\nprint(sys.argv[1:], len(os.listdir('.')))" }
+    local job = fake:add { language = "python", args = { "1" },
+      script = "import sys, os\nprint(sys.argv[1:], len(os.listdir('.')))" }
     strom.worker(fake, nil, { dir = dir })
     assert.equal("completed", strom.wait_job(job).status)
     assert.same({ "['1'] 1" }, strom.lines(job, "stdout"))
@@ -203,7 +204,7 @@ describe("strom, bytes #realtime:", function()
     assert.equal("Exit code: 1\nStderr: a\u{fffd}\u{fffd}b\n", step.error)
   end)
 
-  it("a hundred thousand lines, one of five megabytes, as much on stderr: every request stays under the limit, and it ends", function()
+  it("a hundred thousand lines, one of 5 MB, as much on stderr: every request is below the limit, and it ends", function()
     local step, job, fake = run_one { script = [[
       seq 1 100000; head -c 5000000 /dev/zero | tr '\0' x; echo
       head -c 5000000 /dev/zero | tr '\0' e >&2; exit 1]] }

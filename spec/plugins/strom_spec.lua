@@ -12,12 +12,6 @@ local function quick(fake, fields, run)
   return strom.worker(fake, fields, { run = run or ok })
 end
 
-local function bodies(fake, route)
-  local list = {}
-  for i, seen in ipairs(strom.asked(fake, route)) do list[i] = json.decode(seen.body) end
-  return list
-end
-
 local function only_worker(fake)
   local id, worker = next(fake.store.workers)
   assert.is_nil(next(fake.store.workers, id))

@@ -79,14 +79,15 @@ local meta = { __index = methods }
 function strom.worker(fake, fields, options)
   options = options or {}
   local dir = options.dir or strom.dir()
-  local all = { server_url = fake.url .. "/", worker_token = strom.TOKEN, worker_name = "w", poll_interval_secs = options.run and 1 or "100ms",
-    workspace_dir = dir:path "ws", cancel_poll = "500ms" }
+  local all = { server_url = fake.url .. "/", worker_token = strom.TOKEN, worker_name = "w",
+    poll_interval_secs = options.run and 1 or "100ms", workspace_dir = dir:path "ws", cancel_poll = "500ms" }
   for name, value in pairs(fields or {}) do all[name] = value end
   local protocol, conf = plugin.get("protocol", "strom", all)
   local shell, shell_conf = plugin.get("executor", "shell", { drain = "200ms" })
   local server = agent.new {
     name = "strom", plugin = protocol, conf = conf, slots = all.max_concurrent or 1,
-    executor = options.run and { name = "spec", conf = {}, plugin = { run = function(_, job, ctx) return options.run(job, ctx) end } }
+    executor = options.run
+      and { name = "spec", conf = {}, plugin = { run = function(_, job, ctx) return options.run(job, ctx) end } }
       or { name = "shell", conf = shell_conf, plugin = shell },
     policies = chains(options.run), events = events.new(), record = options.record or record.none(),
     grace = 0.5, workspace = dir:path "work", spool_dir = dir:path "spool",

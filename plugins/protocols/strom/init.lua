@@ -50,7 +50,7 @@ local function register(api, conf)
   local reply = api:post("/worker/register", { expect = { 200, 400, 422 }, json = {
     name = conf.worker_name or host(), capabilities = json.array { "script" },
     tags = #conf.tags > 0 and json.array(conf.tags) or nil, exclusive = conf.exclusive or nil,
-    version = "worker/1",
+    version = "worker",
   } })
   if reply.status ~= 200 then
     error.raise("config", ("the server does not take this worker: %s"):format(reply.body))
