@@ -194,6 +194,18 @@ describe("callback", function()
     assert.equal("cancelled", ran.result.state)
   end)
 
+  it("does not run the task when it is asked to stop while `started` is on its way, and tells that", function()
+    local fake = server.http { ["POST /cb/started"] = server.hang(), ["POST /cb/completed"] = server.status(200) }
+    local one, ran = callback.server(fake)
+    local handle = task.start(one.serve, one)
+    fake:wait(1)
+    one:cancel_jobs("ended by SIGTERM")
+    handle:join()
+    assert.equal(0, ran.runs)
+    assert.equal("started failed", callback.statuses(fake))
+    assert.equal("terminated", fake:last().json.reason)
+  end)
+
   it("gives the last event no more than half of the grace then", function()
     local fake = server.http { ["POST /cb/started"] = server.status(200), ["POST /cb/completed"] = server.hang() }
     local one = callback.server(fake, { task = function() task.sleep(3600) end, conf = { grace = 4 } })

@@ -67,13 +67,15 @@ local function take_files(argv)
 end
 
 function command.parse(argv, options)
+  -- from here on a signal waits until there is a task whose end can be told
+  local signals = sys.signals { "TERM", "INT", "QUIT", "HUP" }
   local given, words = split(without_program(argv))
   local files = take_files(given)
   local line = { "--protocol", "callback" }
   -- a kept event knows its address, and no task is looked for
   if files then line = { "--protocol", "callback", "--url", delivery.load(files[1]).url, "--task", "-" } end
   local values, dirs, registry, all = args.for_run(table.move(given, 1, #given, #line + 1, line), options)
-  values.files, values.words = files, words
+  values.files, values.words, values.signals = files, words, signals
   return values, dirs, registry, all
 end
 
@@ -109,8 +111,7 @@ end
 
 -- The first signal ends the task, the next one the waiting for an address that does not answer.  What
 -- comes before there is a task waits for it: its end is told, too.
-local function watch_signals(state)
-  local signals <close> = sys.signals { "TERM", "INT", "QUIT", "HUP" }
+local function watch_signals(state, signals)
   while true do
     local name = signals:wait()
     while not state.begun do state.beginning:wait() end
@@ -170,7 +171,7 @@ local function echoing(plugin, state)
   return echo
 end
 
-local function run(conf, entry, options)
+local function run(conf, entry, options, signals)
   add_verify(conf, entry)
   local state = { beginning = task.signal(), stdout = out.open(1), stderr = out.open(2) }
   local _ <close> = state.stdout
@@ -180,7 +181,7 @@ local function run(conf, entry, options)
     policies = conf.policies, spool_dir = fs.join(conf.state, "spool"), events = listen(state), record = record.none(), workspace = conf.workspace,
     grace = entry.conf.grace / 2,
   }
-  local watcher = task.start(watch_signals, state)
+  local watcher = task.start(watch_signals, state, signals)
   local code = state.server:serve()
   watcher:cancel()
   watcher:join()
@@ -254,11 +255,13 @@ local function deliver(entry, files)
 end
 
 function command.run(options, folders, registry)
+  local signals <close> = options.signals
   local conf, entry = load(options, folders, registry)
   if not conf then return exit.CONFIG end
+  if not (options.files or options.dry_run) then return run(conf, entry, options, signals) end
+  signals:close()
   if options.files then return deliver(entry, options.files) end
-  if options.dry_run then return dry_run(entry) end
-  return run(conf, entry, options)
+  return dry_run(entry)
 end
 
 return command
