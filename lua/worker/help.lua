@@ -14,7 +14,9 @@ help.SIGNALS = {
     .. "they are cancelled); second: cancel them now; third: exit at once" },
   { "QUIT", "cancel the running jobs at once, report them, exit" },
   { "USR1", "take no more jobs, let the running ones finish, however long that takes" },
-  { "HUP", "nothing yet: the configuration is read at start" },
+  { "HUP", "read the configuration and the plugins again: servers that changed are replaced, jobs go on; "
+    .. "with a mistake in it everything stays as it is" },
+  { "USR2", "tell in the log what every server and job is doing" },
 }
 
 local function option_words(key, option)
