@@ -8,6 +8,10 @@
 -- A claim that is under way when the worker is asked to stop is not broken off: the job it may
 -- bring would be lost.  It gets a grace, and what it brings is given back or run.  A plugin whose
 -- claim takes nothing before it returns says so with claim_breaks = true.
+--
+-- A claim that returns nil, seconds says when to ask again.  hands_out_again = true: what a dead
+-- worker held comes back by the server itself, so a restart reports results only.  completes = true:
+-- what runs when the worker is asked to stop is completed, unless shutdown.timeout was given.
 local chain = require "worker.chain"
 local err = require "worker.error"
 local fallback = require "worker.fallback"
