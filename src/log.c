@@ -1,8 +1,8 @@
 /* log.c -- the worker's own log, on stderr.  Floor 1.  See worker/log.h.
  *
  * A line is built in a buffer with a ceiling, secrets are replaced in the finished line, and one
- * write() sends it.  Before the write the fd is asked whether it takes anything: a reader that has
- * stopped must not stop the worker, so the line is dropped and counted instead.
+ * write() sends it (a few for a long one).  Before each the fd is asked whether it takes anything:
+ * a reader that has stopped must not stop the worker, so the line is dropped and counted instead.
  *
  * The state is file-level: there is one stderr in a process, and every floor writes to it.
  */
@@ -17,8 +17,13 @@
 
 #include "worker/buf.h"
 #include "worker/clock.h"
+#include "worker/utf8.h"
 
-#define LOG_LINE	 ((size_t)32 * 1024)
+#define LOG_LINE ((size_t)32 * 1024)
+/* Values leave this much of a line to what closes it, so that a cut line still is JSON. */
+#define LOG_TAIL 1024
+/* A pipe that poll() calls writable takes this much without blocking, and not always more. */
+#define LOG_PIECE	 4096
 #define LOG_SECRET_LEAST 6
 
 struct log_secret {
@@ -32,6 +37,7 @@ static struct {
 	enum log_format format;
 	bool color;
 	unsigned long dropped;
+	bool torn; /* the last line has no end: its reader stopped in the middle */
 	struct log_secret *secrets;
 	size_t secret_count;
 	char overlay[32]; /* takes the live lines off the terminal, while there are any */
@@ -69,13 +75,13 @@ bool log_enabled(enum log_level level)
 
 /* --- secrets --- */
 
-bool log_secret(const char *text, size_t n)
+/* Longest first: a secret that begins with another one must not leave its end behind. */
+static bool log_keep_secret(const char *text, size_t n)
 {
-	if (n < LOG_SECRET_LEAST)
-		return false;
-	for (size_t i = 0; i < log_state.secret_count; i++)
-		if (log_state.secrets[i].length == n &&
-		    memcmp(log_state.secrets[i].text, text, n) == 0)
+	size_t at = 0;
+	for (; at < log_state.secret_count && log_state.secrets[at].length >= n; at++)
+		if (log_state.secrets[at].length == n &&
+		    memcmp(log_state.secrets[at].text, text, n) == 0)
 			return true;
 	struct log_secret *secrets = realloc(log_state.secrets, (log_state.secret_count + 1) *
 									sizeof *log_state.secrets);
@@ -86,7 +92,9 @@ bool log_secret(const char *text, size_t n)
 	if (copy == NULL)
 		return false;
 	memcpy(copy, text, n);
-	secrets[log_state.secret_count++] = (struct log_secret){.text = copy, .length = n};
+	memmove(secrets + at + 1, secrets + at, (log_state.secret_count - at) * sizeof *secrets);
+	secrets[at] = (struct log_secret){.text = copy, .length = n};
+	log_state.secret_count++;
 	return true;
 }
 
@@ -129,39 +137,72 @@ static size_t log_control(const char *text, size_t n)
 		       : 0;
 }
 
-/* Control characters would let a job or a server write lines of its own into our log. */
+/* What neither a line nor a terminal should get as it is: bytes that are no text, and control
+ * characters, which would let a job or a server write lines of its own into our log.  How many
+ * bytes of ${text} were dealt with; 0 for an ordinary character. */
+static size_t log_special(struct buf *line, const char *text, size_t n, bool json)
+{
+	int length = utf8_char(text, n);
+	if (length < 0) {
+		buf_append(line, "\xef\xbf\xbd", 3);
+		return (size_t)-length;
+	}
+	size_t control = log_control(text, n);
+	if (control == 2)
+		buf_printf(line, "\\u%04x", (unsigned char)text[1]);
+	else if (control == 1)
+		buf_printf(line, json ? "\\u%04x" : "\\x%02x", (unsigned char)text[0]);
+	return control;
+}
+
 static void log_escaped(struct buf *line, const char *text, size_t n, bool json)
 {
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)text[i];
-		if (c == '"' || c == '\\')
-			buf_printf(line, "\\%c", c);
-		else if (c == '\n')
+	for (size_t i = 0, done; i < n && buf_left(line) > LOG_TAIL; i += done) {
+		done = 1;
+		if (text[i] == '"' || text[i] == '\\')
+			buf_printf(line, "\\%c", text[i]);
+		else if (text[i] == '\n')
 			buf_append(line, "\\n", 2);
-		else if (c == '\t')
+		else if (text[i] == '\t')
 			buf_append(line, "\\t", 2);
-		else if (log_control(text + i, n - i) == 2)
-			buf_printf(line, "\\u%04x", (unsigned char)text[++i]);
-		else if (log_control(text + i, n - i) == 1)
-			buf_printf(line, json ? "\\u%04x" : "\\x%02x", c);
-		else
-			buf_append(line, &c, 1);
+		else if ((done = log_special(line, text + i, n - i, json)) == 0)
+			buf_append(line, text + i, done = (size_t)utf8_char(text + i, n - i));
 	}
 }
 
 static void log_plain(struct buf *line, const char *text, size_t n)
 {
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)text[i];
-		if (c == '\n')
+	for (size_t i = 0, done; i < n && buf_left(line) > LOG_TAIL; i += done) {
+		done = 1;
+		if (text[i] == '\n')
 			buf_append(line, "\n  ", 3);
-		else if (log_control(text + i, n - i) == 2)
-			buf_printf(line, "\\u%04x", (unsigned char)text[++i]);
-		else if (c != '\t' && log_control(text + i, n - i) == 1)
-			buf_printf(line, "\\x%02x", c);
-		else
-			buf_append(line, &c, 1);
+		else if (text[i] == '\t')
+			buf_append(line, "\t", 1);
+		else if ((done = log_special(line, text + i, n - i, false)) == 0)
+			buf_append(line, text + i, done = (size_t)utf8_char(text + i, n - i));
 	}
+}
+
+/* A secret is looked for in the finished line, where it may be written in any of these ways. */
+bool log_secret(const char *text, size_t n)
+{
+	struct buf form;
+	if (n < LOG_SECRET_LEAST || !log_keep_secret(text, n))
+		return false;
+	bool kept = true;
+	for (int way = 0; way < 3; way++) {
+		buf_init(&form, 8 * n + 2 * LOG_TAIL);
+		if (way < 2)
+			log_escaped(&form, text, n, way == 1);
+		else
+			log_plain(&form, text, n);
+		kept = kept && buf_size(&form) >= LOG_SECRET_LEAST &&
+		       log_keep_secret(buf_head(&form), buf_size(&form));
+		if (form.data != NULL)
+			explicit_bzero(form.data, form.room);
+		buf_free(&form);
+	}
+	return kept;
 }
 
 static bool log_needs_quotes(const struct log_field *field)
@@ -250,6 +291,12 @@ static void log_text(struct buf *line, enum log_level level, const char *message
 
 /* --- writing it --- */
 
+static bool log_ready(void)
+{
+	struct pollfd ready = {.fd = log_state.fd, .events = POLLOUT};
+	return poll(&ready, 1, 0) == 1;
+}
+
 bool log_overlay_set(const char *erase)
 {
 	bool shown = log_state.overlay[0] != '\0';
@@ -262,30 +309,45 @@ static void log_erase_overlay(void)
 {
 	if (log_state.overlay[0] == '\0')
 		return;
-	if (write(log_state.fd, log_state.overlay, strlen(log_state.overlay)) < 0)
+	if (!log_ready() || write(log_state.fd, log_state.overlay, strlen(log_state.overlay)) < 0)
 		log_state.dropped++;
 	log_state.overlay[0] = '\0';
+}
+
+/* Piece by piece, asking before each.  A line that stops in the middle gets its end before the next
+ * one. */
+static void log_put(const char *text, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		size_t piece = size - done < LOG_PIECE ? size - done : LOG_PIECE;
+		ssize_t n = log_ready() ? write(log_state.fd, text + done, piece) : -1;
+		if (n < 0) {
+			log_state.torn = done > 0;
+			log_state.dropped++;
+			return;
+		}
+		done += (size_t)n;
+	}
 }
 
 static void log_send(struct buf *line)
 {
 	size_t size = buf_size(line);
-	char *text = line->data + line->head;
-	struct pollfd ready = {.fd = log_state.fd, .events = POLLOUT};
 	if (size == 0)
 		return;
+	char *text = line->data + line->head;
 	log_redact(text, &size);
 	/* A line cut at the ceiling still ends as a line. */
 	text[size - 1] = '\n';
 	log_erase_overlay();
-	if (poll(&ready, 1, 0) < 1 || write(log_state.fd, text, size) < 0)
-		log_state.dropped++;
+	if (log_state.torn && log_ready() && write(log_state.fd, "\n", 1) == 1)
+		log_state.torn = false;
+	log_put(text, size);
 }
 
 static void log_tell_dropped(void)
 {
-	struct pollfd ready = {.fd = log_state.fd, .events = POLLOUT};
-	if (log_state.dropped == 0 || poll(&ready, 1, 0) < 1)
+	if (log_state.dropped == 0 || !log_ready())
 		return;
 	char text[64];
 	char count[24];

@@ -6,6 +6,7 @@
  *	log.secret(text) -> bool
  *	log.overlay(erase) -> bool                 see log_overlay_set
  */
+#include <math.h>
 #include <string.h>
 
 #include "worker/door.h"
@@ -37,7 +38,9 @@ static size_t read_fields(lua_State *L, int index, struct log_field *fields)
 		field->key = lua_tostring(L, -1);
 		lua_rawgeti(L, index, i + 1);
 		int type = lua_type(L, -1);
-		field->bare = type == LUA_TNUMBER || type == LUA_TBOOLEAN;
+		/* JSON has no word for infinity, nor for what is no number. */
+		field->bare = type == LUA_TBOOLEAN ||
+			      (type == LUA_TNUMBER && isfinite(lua_tonumber(L, -1)));
 		field->value = luaL_tolstring(L, -1, &field->length);
 		lua_remove(L, -2);
 		if (field->key == NULL)
