@@ -29,6 +29,10 @@ OBJECTS := $(SOURCES:src/%.c=$(BUILD)/%.o)
 LUA     := $(shell find lua -name '*.lua' | sort)
 INSTALL  = sh config/need.sh
 
+# Some specs open thousands of files; those that hang are ended.
+SPECS    = ulimit -n $$(ulimit -H -n); timeout -k 5 $(LIMIT) env
+LIMIT   ?= 900
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all run test spec check lint asan valgrind faults cover bench install uninstall clean help \
@@ -42,10 +46,10 @@ run: all ## install what is missing, build, and run the sample jobs
 
 test: need-test ## install what is missing, build, and run all specs
 	@$(MAKE) --no-print-directory $(BUILD)/worker $(BUILD)/ground
-	@$(BUILD)/worker spec $(SPEC)
+	@$(SPECS) $(BUILD)/worker spec $(SPEC)
 
 spec: $(BUILD)/worker $(BUILD)/ground ## run the specs in SPEC=path..., installing nothing
-	@$(BUILD)/worker spec $(SPEC)
+	@$(SPECS) $(BUILD)/worker spec $(SPEC)
 
 check: lint test asan ## lint, specs, specs under the sanitizers
 
@@ -55,7 +59,8 @@ lint: need-lint ## both compilers, clang-format, cppcheck, luacheck: silent or i
 asan: need-lint ## the specs under ASan and UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS="$(SANITIZE)" HARDEN= HARDEN_LD= \
 	  $(BUILD)/asan/worker $(BUILD)/asan/ground
-	@WORKER_BIN=$(BUILD)/asan/worker ASAN_OPTIONS=detect_leaks=1 $(BUILD)/asan/worker spec $(SPEC)
+	@$(SPECS) WORKER_BIN=$(BUILD)/asan/worker ASAN_OPTIONS=detect_leaks=1 \
+	  $(BUILD)/asan/worker spec $(SPEC)
 
 valgrind: need-lint $(BUILD)/worker $(BUILD)/ground ## the specs of the core under valgrind
 	@valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
@@ -118,7 +123,7 @@ $(BUILD)/embed.c: $(LUA) config/embed.sh | $(BUILD)
 
 # The ground floor has no Lua above it; a small C program checks it, run by a spec.
 $(BUILD)/ground: spec/core/ground.c $(BUILD)/err.o $(BUILD)/buf.o $(BUILD)/clock.o $(BUILD)/loop.o \
-                 $(BUILD)/log.o
+                 $(BUILD)/log.o $(BUILD)/utf8.o
 	@$(CC) $(ALL_CFLAGS) $(HARDEN_LD) $(LDFLAGS) -o $@ $^
 
 $(BUILD):
