@@ -12,7 +12,8 @@ cp "$here"/jobs/* "$dir/inbox/"
 echo "$(ls "$dir/inbox" | wc -l) sample jobs (config/jobs) in $dir/inbox; 4 run at a time."
 echo "One of them fails, one takes too long and one cannot be read: on purpose."
 echo
-"$worker" --protocol local --dir "$dir" --once --slots 4 --workspace "$dir/work" "$here/../plugins"
+# Text for people even where it goes into a file.
+WORKER_LOG_FORMAT=${WORKER_LOG_FORMAT:-text} "$worker" --protocol local --dir "$dir" --once --slots 4 --workspace "$dir/work" "$here/../plugins"
 
 echo
 # One line per job, no longer than a terminal is wide.
