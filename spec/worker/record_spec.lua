@@ -69,7 +69,7 @@ describe("worker.record", function()
     }
     local life = agent.new {
       name = "ci", plugin = plugin, conf = {}, slots = 2, events = events.new(), record = kept,
-      executor = { conf = {}, plugin = { run = function(_, job)
+      executor = { conf = {}, plugin = { name = "fake", run = function(_, job)
         runs[#runs + 1] = job.id
         return { state = "success" }
       end } },
