@@ -69,8 +69,9 @@ function vulcan.worker(fake, fields, options)
   for name, value in pairs(fields or {}) do all[name] = value end
   local protocol, conf = plugin.get("protocol", "vulcan", all)
   local shell, shell_conf = plugin.get("executor", "shell", { drain = "200ms" })
-  local executor = options.run and { conf = {}, plugin = { run = function(_, job, ctx) return options.run(job, ctx) end } }
-    or { conf = shell_conf, plugin = shell }
+  local executor = options.run
+    and { name = "spec", conf = {}, plugin = { run = function(_, job, ctx) return options.run(job, ctx) end } }
+    or { name = "shell", conf = shell_conf, plugin = shell }
   local dir = not options.run and scratch.dir()
   if dir then closed_in_time { close = function() getmetatable(dir).__close(dir) end } end
   local server = agent.new {
