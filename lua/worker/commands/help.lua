@@ -10,6 +10,13 @@ local command = {
   examples = { { "worker help run", "the same as worker run --help" } },
 }
 
+-- A command that reads its line itself has the options of its plugins, too.
+local function options_of(one)
+  if not one.parse then return nil end
+  local _, _, _, options = one.parse({ "--help" }, commands.with_globals(one.options))
+  return options
+end
+
 function command.run(_, words)
   local help = require "worker.help"
   local name = words[1]
@@ -19,7 +26,7 @@ function command.run(_, words)
   elseif help.topics[name] then
     text = help.topics[name]()
   elseif commands.exists(name) then
-    text = help.command(name, commands.get(name))
+    text = help.command(name, commands.get(name), options_of(commands.get(name)))
   else
     local known = commands.names()
     for topic in pairs(help.topics) do known[#known + 1] = topic end
