@@ -158,22 +158,22 @@ local function why_not(self, name)
   return not is_usable(self, member) and tostring(member.why) or nil
 end
 
---- `executors:run(job, ctx)`: the result, with `executor`, and `fallback` = { asked=, used=, reason=,
--- weaker= } where it was not the one asked for; raises kind "unusable" when none could begin.
+--- `executors:run(job, ctx)`: the result; ctx.executor is the name of who runs it, and ctx.fallback =
+-- { asked=, used=, reason=, weaker= } where that is not the one asked for: so it is known however the
+-- job ends.  Raises kind "unusable" when none could begin.
 function methods:run(job, ctx)
   local skipped = {}
   for _, name in ipairs(plan(self, job)) do
-    local why, result, told = why_not(self, name), nil, nil
+    local why, result = why_not(self, name), nil
     if not why then
-      told = #skipped > 0 and tell(self, job, ctx, skipped, self.by_name[name]) or nil
+      ctx.executor = name
+      ctx.fallback = #skipped > 0 and tell(self, job, ctx, skipped, self.by_name[name]) or nil
       result, why = try(self, self.by_name[name], job, ctx)
     end
-    if not why then
-      if type(result) == "table" then result.executor, result.fallback = name, told end
-      return result
-    end
+    if not why then return result end
     skipped[#skipped + 1] = { name = name, why = why }
   end
+  ctx.executor, ctx.fallback = nil, nil
   err.raise("unusable", (#skipped > 1 and "no executor can run the job: " or "the executor cannot run the job: ")
     .. reasons(skipped))
 end

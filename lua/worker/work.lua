@@ -181,6 +181,7 @@ end
 
 local function complete(server, job, ctx, result)
   result.output = result.output or context.output(ctx)
+  result.executor, result.fallback = ctx.executor, ctx.fallback
   result.duration = sys.mono() - ctx.began
   result.finished = sys.wall()
   server.done = server.done + 1

@@ -31,10 +31,12 @@ describe("worker.fallback", function()
   local function run(executors, job)
     job = job or {}
     job.id = "1"
-    return executors:run(job, { note = function(line) notes[#notes + 1] = line end })
+    local ctx = { note = function(line) notes[#notes + 1] = line end }
+    executors:run(job, ctx)
+    return ctx
   end
 
-  it("runs a job on the first and says so in the result", function()
+  it("runs a job on the first and says so", function()
     local result = run(chain {})
     assert.same({ "gvisor" }, ran)
     assert.equal("gvisor", result.executor)
