@@ -33,7 +33,7 @@ describe("the example adapter #realtime", function()
   -- A worker with the adapter, until it has reported a build.
   local function work(fake, dir)
     local run <close> = program.start { "--protocol", "acme", "--url", fake.url, "--token", "a-token-long-enough",
-      "--state", dir.root, program.plugins, EXAMPLES }
+      "--beat", "50ms", "--state", dir.root, program.plugins, EXAMPLES }
     local report = program.eventually(function() return ask(fake, "POST /builds/{build}/end") end)
     run:signal "TERM"
     run:wait()

@@ -17,6 +17,7 @@ acme.config = {
   token = { "secret", required = true, doc = "Lets this worker in." },
   agent = { "string", default = "worker", doc = "What Acme calls this worker." },
   wait  = { "duration", default = "30s", doc = "How long Acme may think about a request for work." },
+  beat  = { "duration", default = "10s", doc = "How often to ask whether a build is still ours." },
 }
 
 function acme.open(conf)
