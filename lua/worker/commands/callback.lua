@@ -176,10 +176,11 @@ local function run(conf, entry, options, signals)
   local state = { beginning = task.signal(), stdout = out.open(1), stderr = out.open(2) }
   local _ <close> = state.stdout
   local _ <close> = state.stderr
+  local plugin = options.echo == false and entry.plugin or echoing(entry.plugin, state)
   state.server = agent.new {
-    name = entry.name, plugin = options.echo == false and entry.plugin or echoing(entry.plugin, state), conf = entry.conf, slots = 1, executor = entry.executor,
-    policies = conf.policies, spool_dir = fs.join(conf.state, "spool"), events = listen(state), record = record.none(), workspace = conf.workspace,
-    grace = entry.conf.grace / 2,
+    name = entry.name, plugin = plugin, conf = entry.conf, slots = 1, executor = entry.executor,
+    policies = conf.policies, events = listen(state), record = record.none(), workspace = conf.workspace,
+    spool_dir = fs.join(conf.state, "spool"), grace = entry.conf.grace / 2,
   }
   local watcher = task.start(watch_signals, state, signals)
   local code = state.server:serve()
