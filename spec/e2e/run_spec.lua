@@ -69,7 +69,7 @@ describe("worker run #realtime", function()
       if result.stderr:find("%d+ success") then worked = worked + 1 end
       getmetatable(runs[i]).__close(runs[i])
     end
-    assert.equal(3, worked)
+    assert.is_true(worked >= 2) -- one that starts late may find nothing left
     local _, lines = counts_of_ran()
     assert.equal(JOBS, lines)
     assert.same({ success = JOBS }, states())
