@@ -20,6 +20,12 @@ jobfile.fields = {
   timeout = { "duration", doc = "How long it may take." },
   secrets = { "list", of = { "string" }, default = {}, doc = "Values that must not be seen in its output." },
   limits = { "map", of = "any", doc = "Limits of this job: memory, cpus, pids, file_size, open_files." },
+  image = { "string", doc = "The image of its container, for executors that run containers." },
+  container = { "map", of = "any", doc = "What else its container is like: network, user, mounts, tty, ..." },
+  files = { "map", of = { "string" }, keys = "^/", doc = "Files that its container has, by their path there." },
+  executor = { "one_of", of = { "string", { "list", of = { "string" }, min = 1 } },
+    doc = "What should run it: an executor of this worker, or a list of them to choose from." },
+  strict = { "boolean", default = false, doc = "Run it on the first of them or not at all." },
   labels = { "map", of = { "string" }, doc = "Anything to be found again in the result." },
 }
 
@@ -64,7 +70,8 @@ function jobfile.parse(name, source)
     for i, problem in ipairs(problems) do lines[i] = tostring(problem) end
     err.raise("config", table.concat(lines, "\n"))
   end
-  if (job.argv == nil) == (job.script == nil) then
+  local own_program = job.image and not job.argv and not job.script
+  if not own_program and (job.argv == nil) == (job.script == nil) then
     err.raise("config", name .. ": a job has either argv or script" .. (job.argv and ", not both" or ""))
   end
   return job

@@ -190,6 +190,7 @@ end
 local function result_text(job, result)
   return json.encode({
     id = job.id, state = result.state, reason = result.reason, exit_code = result.exit_code,
+    executor = result.executor, fallback = result.fallback, runtime = result.runtime, cached = result.cached,
     signal = result.signal, usage = result.usage, labels = job.labels, duration = result.duration,
     finished = result.finished and time.format(result.finished, 3),
   }, { pretty = true }) .. "\n"

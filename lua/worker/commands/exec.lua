@@ -37,6 +37,7 @@ local command = {
     grace = { "duration", value = "TIME", doc = "Time between TERM and KILL (5s)." },
     keep = { "flag", doc = "Leave its directory behind." },
     executor = { "string", value = "NAME", doc = "What runs it: an executor plugin (shell)." },
+    image = { "string", value = "NAME", doc = "The image of its container (executors docker and gvisor)." },
     plugins = { "list", value = "DIR", doc = "Look for plugins here; may be repeated." },
     json = { "flag", doc = "Print the result as JSON, instead of the job's output." },
   },
@@ -61,13 +62,14 @@ end
 
 local function job_of(options, words)
   local given = (options.script and 1 or 0) + (options.job and 1 or 0) + (#words > 0 and 1 or 0)
-  if given ~= 1 then
+  if given ~= 1 and not (given == 0 and options.image) then
     args.usage(given == 0 and "there is nothing to run: give a command, --script or --job"
       or "give one of a command, --script and --job")
   end
   local job = { id = "exec-" .. text.random_id(6), env = environment_of(options), cwd = options.cwd,
     timeout = options.timeout, secrets = {} }
   if #words > 0 then job.argv = words end
+  job.image = options.image
   job.script = options.script
   job.limits = { memory = options.memory, cpus = options.cpus, pids = options.pids and math.tointeger(options.pids) }
   for _, name in ipairs(options.secret or {}) do
