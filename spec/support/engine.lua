@@ -17,8 +17,8 @@ local text = require "worker.text"
 local engines = {}
 
 --- One frame of the engine's stream.
-function engines.frame(stream, text)
-  return (">BxxxI4"):pack(stream, #text) .. text
+function engines.frame(stream, bytes)
+  return (">BxxxI4"):pack(stream, #bytes) .. bytes
 end
 
 local function attach(options)
@@ -45,7 +45,8 @@ function engines.fake(options)
   local image = options.image or { Id = "sha256:1", Config = { User = "" } }
   local routes = {
     ["GET /_ping"] = server.text(200, "OK", version),
-    ["GET /{v}/info"] = server.json(200, { Runtimes = { runc = { path = "runc" } }, KernelVersion = "6.1", Architecture = "x86_64" }),
+    ["GET /{v}/info"] = server.json(200,
+      { Runtimes = { runc = { path = "runc" } }, KernelVersion = "6.1", Architecture = "x86_64" }),
     ["GET /{v}/containers/json"] = server.json(200, json.array(options.containers or {})),
     ["GET /{v}/images/{name}/json"] = function(request, reply)
       if request.params.name == "there" then return reply:json(200, image) end

@@ -102,7 +102,8 @@ describe("worker.engine", function()
   end)
 
   it("runs a job: both streams, exit code, and the container is gone", function()
-    local fake = engines.fake { output = { frame(1, "out\n"):sub(1, 5), frame(1, "out\n"):sub(6) .. frame(2, "err\n") }, exit = 3 }
+    local wire = frame(1, "out\n") .. frame(2, "err\n")
+    local fake = engines.fake { output = { wire:sub(1, 5), wire:sub(6) }, exit = 3 }
     local result, output = run(fake, { script = "exit 3" })
     assert.equal("failed", result.state)
     assert.equal(3, result.exit_code)
@@ -205,7 +206,8 @@ describe("worker.engine", function()
     local _, why = run(fake, { container = { mounts = { { source = dir:path("in", "no"), target = "/m" } } } },
       { mount_roots = { dir:path "in" } })
     assert.equal("engine", why.kind)
-    run(fake, { container = { mounts = { { source = dir:path("in", "file"), target = "/m" } } } }, { mount_roots = { dir:path "in" } })
+    run(fake, { container = { mounts = { { source = dir:path("in", "file"), target = "/m" } } } },
+      { mount_roots = { dir:path "in" } })
     assert.same({ { Type = "bind", Source = fs.realpath(dir:path("in", "file")), Target = "/m", ReadOnly = true } },
       created(fake).HostConfig.Mounts)
   end)
@@ -220,7 +222,8 @@ describe("worker.engine", function()
 
   it("keeps the worker's own paths out of the environment", function()
     local fake = engines.fake { image = { Id = "x", Config = { Env = { "PATH=/opt", "HOME=/root" } } } }
-    run(fake, { env = { A = "1" } }, { env = { B = "2" } }, { env = { PATH = "/x", HOME = "/host", TMPDIR = "/host", WORKER_JOB_ID = "7" } })
+    run(fake, { env = { A = "1" } }, { env = { B = "2" } },
+      { env = { PATH = "/x", HOME = "/host", TMPDIR = "/host", WORKER_JOB_ID = "7" } })
     assert.same({ "A=1", "B=2", "WORKER_JOB_ID=7" }, created(fake).Env)
   end)
 
@@ -243,7 +246,8 @@ describe("worker.engine", function()
     local _, why = run(fake, {})
     assert.same({ "spawn", 2 }, { why.kind, why.code })
     assert.equal(1, fake.daemon:count(REMOVE))
-    fake = engines.fake { routes = { ["POST /{v}/containers/{id}/start"] = server.json(500, { message = "no space left on device" }) } }
+    fake = engines.fake { routes = {
+      ["POST /{v}/containers/{id}/start"] = server.json(500, { message = "no space left on device" }) } }
     _, why = run(fake, {})
     assert.same({ "engine", 500, "no space left on device" }, { why.kind, why.status, why.message })
   end)
@@ -356,7 +360,8 @@ describe("worker.engine images", function()
   end)
 
   it("that cannot be pulled are an error with the registry's reason, also when it comes late", function()
-    local fake = puller({ '{"status":"Pulling"}\r\n', '{"errorDetail":{"message":"toomanyrequests: slow down"},"error":"x"}\r\n' })
+    local fake = puller({ '{"status":"Pulling"}\r\n',
+      '{"errorDetail":{"message":"toomanyrequests: slow down"},"error":"x"}\r\n' })
     local _, why = run(fake, {}, { image = "x", pull = "missing" })
     assert.equal("engine", why.kind)
     assert.equal("the image x cannot be had: toomanyrequests: slow down", why.message)
