@@ -12,6 +12,7 @@ DESTDIR ?=
 PACKAGES_BUILD = gcc libc6-dev make liblua5.4-dev libcurl4-openssl-dev lua-cjson lua-cjson-dev \
                  libyaml-dev libnghttp2-dev libarchive-dev
 PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl strace
+PACKAGES_CONTAINERS = $(PACKAGES_TEST) docker.io runc runsc busybox-static
 PACKAGES_LINT  = $(PACKAGES_TEST) clang clang-format cppcheck lua-check valgrind
 
 # Lua and lua-cjson are linked in, the rest comes from the system.
@@ -35,8 +36,8 @@ LIMIT   ?= 900
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all run test spec check lint asan valgrind faults cover bench install uninstall clean help \
-        need-build need-test need-lint
+.PHONY: all run test spec containers check lint asan valgrind faults cover bench install \
+        uninstall clean help need-build need-test need-lint
 
 all: need-build ## build build/worker (the default)
 	@$(MAKE) --no-print-directory $(BUILD)/worker
@@ -50,6 +51,11 @@ test: need-test ## install what is missing, build, and run all specs
 
 spec: $(BUILD)/worker $(BUILD)/ground ## run the specs in SPEC=path..., installing nothing
 	@$(SPECS) $(BUILD)/worker spec $(SPEC)
+
+containers: ## install docker and gVisor as well, and run the specs that need them
+	@$(INSTALL) $(PACKAGES_CONTAINERS)
+	@$(MAKE) --no-print-directory $(BUILD)/worker
+	@WORKER_CONTAINERS=1 $(BUILD)/worker spec spec/e2e/docker_spec.lua
 
 check: lint test asan ## lint, specs, specs under the sanitizers
 

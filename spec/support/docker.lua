@@ -37,6 +37,12 @@ function docker.missing()
   end
 end
 
+--- Whether this machine lets us do what a container engine does.
+function docker.could_run()
+  local ok, result = task.try(process.run, { argv = { "/usr/bin/unshare", "--mount", "--net", "--pid", "--fork", "true" } })
+  return sys.uid() == 0 and ok and result.exit_code == 0
+end
+
 --- Whether gVisor is installed.
 function docker.has_runsc() return on_path "runsc" ~= nil end
 
