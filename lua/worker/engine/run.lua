@@ -22,9 +22,10 @@ local SCRIPT_PATH = "/.worker-script"
 local ENOENT, EACCES = 2, 13
 local SIGNALLED = 128
 
---- `run.check(engine, conf, sandbox)`: see worker.engine.
-function run.check(engine, conf, sandbox)
-  engine:ready()
+--- `run.check(engine, conf, sandbox, trusting)`: see worker.engine.  Who is about to talk to the engine
+-- anyway need not ask first whether it is still there: `trusting`.
+function run.check(engine, conf, sandbox, trusting)
+  if not (trusting and engine.is_ready) then engine:ready() end
   if not sandbox then return end
   local ok, name, why = task.try(engine.runtime, engine, conf.runtime or sandbox)
   if not ok then err.raise("unusable", tostring(name)) end
@@ -186,7 +187,7 @@ end
 
 --- `run.job(engine, conf, job, ctx, sandbox)`: see worker.engine.
 function run.job(engine, conf, job, ctx, sandbox)
-  local runtime = run.check(engine, conf, sandbox)
+  local runtime = run.check(engine, conf, sandbox, true)
   local image = before_start(image_of, engine, conf, job, ctx)
   local files, argv = files_of(conf, job)
   local what = setmetatable({ script = not argv and job.script or false, argv = argv or job.argv }, { __index = job })
