@@ -55,7 +55,7 @@ local function launch(self)
   self.child = process.spawn {
     argv = { on_path "dockerd", "--config-file", fs.join(self.dir, "daemon.json"), "--data-root", fs.join(self.dir, "data"),
       "--exec-root", fs.join(self.dir, "exec"), "-H", self.host, "--pidfile", fs.join(self.dir, "pid"),
-      "--bridge=none", "--iptables=false", "--storage-driver=vfs" },
+      "--bridge=none", "--iptables=false", "--storage-driver=vfs", "--cgroup-parent", "/" .. fs.base(self.dir) },
     env = { PATH = "/usr/sbin:/usr/bin:/sbin:/bin", HOME = self.dir }, merge = true,
   }
   self.said = {}
@@ -143,6 +143,14 @@ local function unmount_all(self)
   end
 end
 
+-- The control groups above those of the containers, which the engine leaves; in each hierarchy there is.
+local function remove_groups(self)
+  for _, hierarchy in ipairs(fs.list "/sys/fs/cgroup") do
+    task.try(fs.rmdir, fs.join("/sys/fs/cgroup", hierarchy, fs.base(self.dir)))
+  end
+  task.try(fs.rmdir, fs.join("/sys/fs/cgroup", fs.base(self.dir)))
+end
+
 function methods:stop()
   self.child:kill("TERM", "leader")
   task.within(20, self.child.wait, self.child)
@@ -151,6 +159,7 @@ function methods:stop()
   self.child:close()
   self.reader:join()
   unmount_all(self)
+  remove_groups(self)
   fs.remove_tree(self.dir)
 end
 meta.__close = methods.stop
