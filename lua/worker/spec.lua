@@ -132,6 +132,13 @@ local function reporter(busted, options)
     element.counted = status
     return nil, true
   end)
+  -- Several files take their time: a line when one is through says how far it is.
+  busted.subscribe({ "file", "end" }, function(file)
+    if options.tell_files then
+      io.stdout:write(("%5d %s\n"):format(report.passed + report.failed, file.name))
+    end
+    return nil, true
+  end)
   local function failed(element, _, message, trace)
     if element.counted == "success" then report.passed = report.passed - 1 end
     if not element.failed then report.failed = report.failed + 1 end
@@ -205,9 +212,9 @@ function spec.run(paths, options)
   wrap_it(busted, options)
   require "busted"(busted)
   local report = reporter(busted, options)
-  for _, path in ipairs(find_files(#paths > 0 and paths or { "spec" })) do
-    load_file(busted, path)
-  end
+  local files = find_files(#paths > 0 and paths or { "spec" })
+  options.tell_files = #files > 1
+  for _, path in ipairs(files) do load_file(busted, path) end
   require "busted.execute"(busted)(1, { seed = 1 })
   print_report(report)
   if report.failed > 0 then return 1 end
