@@ -1,1 +1,1 @@
-echo "hello from job $WORKER_JOB_ID, by $(id -un) in a directory of its own"
+echo "hello from job $WORKER_JOB_ID, in a directory of its own"
