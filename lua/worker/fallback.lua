@@ -29,11 +29,11 @@ function fallback.new(executors, options)
   local self = setmetatable({ members = {}, by_name = {}, strict = options.strict, server = options.server,
     emit = options.emit }, meta)
   for i, executor in ipairs(executors) do
-    local name = executor.name or executor.plugin.name
+    local name = executor.name or executor.plugin.name or tostring(i)
     local member = { name = name, plugin = executor.plugin, conf = executor.conf, asking = task.semaphore(1),
-      trouble = outage.new("executor", "executor " .. tostring(name)) }
+      trouble = outage.new("executor", "executor " .. name) }
     self.members[i] = member
-    self.by_name[name or i] = member
+    self.by_name[name] = member
   end
   return self
 end

@@ -121,11 +121,11 @@ local function bury(self, folder, name, id)
   log.warn("job.interrupted", ("job %s was running when its worker died; it is not run again"):format(id))
 end
 
--- The marker of a job that had started holds its id.
+-- The marker of a job that had started holds its id; an empty one was just being written.
 local function adopt(self, folder)
   for _, name in ipairs(fs.list(folder) or {}) do
     local id = jobfile.is(name) and fs.read(fs.join(folder, name .. ".started"))
-    if id then
+    if id and id ~= "" then
       bury(self, folder, name, id)
     elseif jobfile.is(name) then
       give_back(self, folder, name)
