@@ -281,16 +281,27 @@ static uint64_t worker_random(void)
 	return table.random;
 }
 
+/* A worker that is itself the job of another one: its tags begin with the tag it has, so that who
+ * ends it finds its jobs, too. */
+static const char *outer_tag(void)
+{
+	const char *tag = getenv(ORPHANS_TAG);
+	size_t n = tag != NULL ? strlen(tag) : 0;
+	bool ours = n > 0 && n < ORPHANS_TAG_SIZE / 2 && tag[n - 1] == '.' &&
+		    strspn(tag, "0123456789abcdef.") == n;
+	return ours ? tag : "";
+}
+
 void orphans_tag_all(char out[ORPHANS_TAG_SIZE])
 {
-	snprintf(out, ORPHANS_TAG_SIZE, ORPHANS_TAG "=%016llx.",
+	snprintf(out, ORPHANS_TAG_SIZE, ORPHANS_TAG "=%s%016llx.", outer_tag(),
 		 (unsigned long long)worker_random());
 }
 
 void orphans_tag(char out[ORPHANS_TAG_SIZE])
 {
 	/* The dot at the end keeps job 1 apart from job 12. */
-	snprintf(out, ORPHANS_TAG_SIZE, ORPHANS_TAG "=%016llx.%llu.",
+	snprintf(out, ORPHANS_TAG_SIZE, ORPHANS_TAG "=%s%016llx.%llu.", outer_tag(),
 		 (unsigned long long)worker_random(), (unsigned long long)++table.serial);
 }
 

@@ -51,7 +51,7 @@ bool orphans_adopted(void);
 /* The tag: an environment entry "WORKER_JOB_TAG=worker.job" that every process of a job inherits,
  * with a random part that is the same for all jobs of this worker. */
 #define ORPHANS_TAG	 "WORKER_JOB_TAG"
-#define ORPHANS_TAG_SIZE 64
+#define ORPHANS_TAG_SIZE 120
 
 /* orphans_tag(out): a new entry for one job, to be put into its environment. */
 void orphans_tag(char out[ORPHANS_TAG_SIZE]);
