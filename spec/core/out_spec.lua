@@ -59,7 +59,9 @@ describe("output", function()
       io.stderr:write(why.kind, ": ", why.message, "\n")
     ]]
     for _, reader in ipairs { "true", "{ sleep 0.1; }" } do
-      local ended = lone.run(text, { sh = '"$WORKER" exec true 2>said | ' .. reader .. "; while [ ! -s said ]; do sleep 0.02; done" })
+      local ended = lone.run(text, {
+        sh = '"$WORKER" exec true 2>said | ' .. reader .. "; while [ ! -s said ]; do sleep 0.02; done",
+      })
       assert.matches("^transport: writing output: Broken pipe", ended.files.said)
     end
   end)

@@ -6,6 +6,9 @@ local sys = require "worker.core.sys"
 
 it("whoever ends a worker that is his child ends its jobs, keeper or not #realtime", function()
   local tag = program.tag()
+  -- With another job about, an orphan could be of either: only the tag tells.
+  local path = { PATH = sys.env "PATH" }
+  local _ <close> = process.spawn { argv = { "sleep", program.tag() }, env = path }
   do
     local child <close> = process.spawn {
       argv = { program.binary, "exec", "--plugins", program.plugins, "--script", "setsid sleep " .. tag .. " & wait" },
