@@ -12,7 +12,8 @@ describe("worker.webhook", function()
     local keys = webhook.keys(secret.value(FIRST))
     assert.equal("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
       webhook.sign(keys, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, '{"test": 2432232314}'))
-    assert.equal("v1,nTCcZ2udfWyUag1lPUMft2P1hJM/puXh0ygtJxB9saI=", webhook.sign(webhook.keys(SECOND), "evt-1", 1700000000, '{"a":1}'))
+    assert.equal("v1,nTCcZ2udfWyUag1lPUMft2P1hJM/puXh0ygtJxB9saI=",
+      webhook.sign(webhook.keys(SECOND), "evt-1", 1700000000, '{"a":1}'))
   end)
 
   it("signs with both secrets while one replaces the other", function()
