@@ -138,12 +138,22 @@ local function adopt_from_the_dead(self)
   local running = fs.join(self.conf.dir, "running")
   for _, owner in ipairs(fs.list(running) or {}) do
     local folder = fs.join(running, owner)
-    local lock = folder ~= self.own and fs.lock(fs.join(folder, ".lock"))
+    local lock = owner:find("^worker%-") and folder ~= self.own and fs.lock(fs.join(folder, ".lock"))
     if lock then
       adopt(self, folder)
       lock:close()
     end
   end
+end
+
+-- A folder of our own, which has its name only once it is locked: one without a lock would be taken
+-- for a dead worker's by another that starts in the same moment.
+local function own_folder(running)
+  local made = fs.temp_dir(fs.join(running, "new-"))
+  local lock = fs.lock(fs.join(made, ".lock"))
+  local own = fs.join(running, "worker-" .. made:match("[^-]*$"))
+  fs.rename(made, own)
+  return own, lock
 end
 
 -- The contract -----------------------------------------------------------------------------------------
@@ -152,10 +162,10 @@ function local_.open(conf)
   for _, name in ipairs { "inbox", "running", "done", "failed" } do
     fs.mkdir(fs.join(conf.dir, name), { parents = true })
   end
-  local own = fs.temp_dir(fs.join(conf.dir, "running", "worker-"))
+  local own, lock = own_folder(fs.join(conf.dir, "running"))
   local self = {
     conf = conf, inbox = fs.join(conf.dir, "inbox"), own = own, names = {}, taken = {}, logs = {},
-    lock = fs.lock(fs.join(own, ".lock")),
+    lock = lock,
     watch = fs.watch(fs.join(conf.dir, "inbox")),
   }
   adopt_from_the_dead(self)
