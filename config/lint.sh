@@ -22,6 +22,6 @@ cppcheck --quiet --std=c11 --language=c -D_GNU_SOURCE -Iinclude --inline-suppr -
   --suppress=nullPointerRedundantCheck src || bad=1
 
 say luacheck
-luacheck --no-color -q lua plugins spec bench .luacheckrc || bad=1
+luacheck --no-color -q lua plugins spec bench .luacheckrc >"$build/lint/lua.log" || { cat "$build/lint/lua.log"; bad=1; }
 
 exit $bad
