@@ -18,7 +18,7 @@ local program = {}
 program.binary = fs.realpath(sys.env "WORKER_BIN" or "/proc/self/exe")
 program.plugins = fs.realpath "plugins"
 
-local PATIENCE = 30
+local PATIENCE = 120
 
 local methods = {}
 local meta = { __index = methods }
