@@ -37,7 +37,9 @@ end
 function places.shipped()
   local paths = table.move(SHARED, 1, #SHARED, 1, {})
   local binary = places.binary()
-  if binary then table.insert(paths, 1, fs.join(fs.dir(fs.dir(binary)), "plugins")) end
+  local above = binary and fs.dir(fs.dir(binary))
+  if above and fs.base(above) == "build" then above = fs.dir(above) end -- build/asan/worker and the like
+  if above then table.insert(paths, 1, fs.join(above, "plugins")) end
   paths[#paths + 1] = "plugins"
   return distinct(paths)
 end
