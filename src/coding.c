@@ -1,4 +1,4 @@
-/* coding.c -- bytes as text: base64, hex, percent.  Floor 1.  See worker/coding.h.
+/* coding.c -- bytes as text: base64, hex, percent; masks; chance.  Floor 1.  See worker/coding.h.
  *
  * Tables of 256 entries would be faster for the readers; what is read here is headers and tokens,
  * so a function per character is kept, and the writers (which see attachments) use tables.
@@ -6,6 +6,7 @@
 #include "worker/coding.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -159,23 +160,43 @@ ssize_t coding_unpercent(char *to, const char *s, size_t n, bool plus)
 	return to - start;
 }
 
-void coding_random(char *to, size_t n)
+void coding_mask(char *to, const char *s, size_t n, const char key[4])
 {
-	static const char digit[] = "0123456789abcdefghjkmnpqrstvwxyz";
+	uint64_t word, keys;
+	size_t i = 0;
+	memcpy(&keys, key, 4);
+	memcpy((char *)&keys + 4, key, 4);
+	for (; n - i >= sizeof word; i += sizeof word) {
+		memcpy(&word, s + i, sizeof word);
+		word ^= keys;
+		memcpy(to + i, &word, sizeof word);
+	}
+	for (; i < n; i++)
+		to[i] = (char)(s[i] ^ key[i % 4]);
+}
+
+void coding_bytes(void *to, size_t n)
+{
+	char *at = to;
 	while (n > 0) {
-		unsigned char pool[64];
-		size_t some = n < sizeof pool ? n : sizeof pool;
+		size_t some = n < 256 ? n : 256;
 		/* At most 256 bytes never come short; a kernel without entropy makes us wait, and
 		 * one without the call is none we can run on: predictable names would be worse. */
 		ssize_t got;
 		do
-			got = getrandom(pool, some, 0);
+			got = getrandom(at, some, 0);
 		while (got == -1 && errno == EINTR);
 		if (got != (ssize_t)some)
 			abort();
-		for (size_t i = 0; i < some; i++)
-			to[i] = digit[pool[i] & 31];
-		to += some;
+		at += some;
 		n -= some;
 	}
+}
+
+void coding_random(char *to, size_t n)
+{
+	static const char digit[] = "0123456789abcdefghjkmnpqrstvwxyz";
+	coding_bytes(to, n);
+	for (size_t i = 0; i < n; i++)
+		to[i] = digit[(unsigned char)to[i] & 31];
 }

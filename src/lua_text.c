@@ -7,6 +7,8 @@
  *	base64(s, url) -> s                   unbase64(s) -> s | nil
  *	hex(s) -> s                           unhex(s) -> s | nil
  *	sha256(s) -> 32 bytes                 hmac_sha256(key, s) -> 32 bytes
+ *	sha1(s) -> 20 bytes                   random(n) -> n bytes
+ *	mask(s, key of 4 bytes) -> s
  *
  * What keeps a state between chunks is in lua_flow.c.  Output goes into a luaL_Buffer of the size
  * that is enough at worst: memory of Lua's, so a raise leaves nothing.
@@ -17,6 +19,7 @@
 #include "worker/coding.h"
 #include "worker/door.h"
 #include "worker/doors.h"
+#include "worker/sha1.h"
 #include "worker/sha256.h"
 #include "worker/text.h"
 #include "worker/utf8.h"
@@ -225,6 +228,38 @@ static int core_hmac_sha256(lua_State *L)
 	return 1;
 }
 
+static int core_sha1(lua_State *L)
+{
+	size_t n;
+	unsigned char digest[SHA1_SIZE];
+	const char *s = luaL_checklstring(L, 1, &n);
+	sha1_digest(s, n, digest);
+	lua_pushlstring(L, (const char *)digest, sizeof digest);
+	return 1;
+}
+
+static int core_random(lua_State *L)
+{
+	char bytes[256];
+	lua_Integer n = luaL_checkinteger(L, 1);
+	luaL_argcheck(L, n >= 1 && n <= (lua_Integer)sizeof bytes, 1, "1 to 256 bytes");
+	coding_bytes(bytes, (size_t)n);
+	lua_pushlstring(L, bytes, (size_t)n);
+	return 1;
+}
+
+static int core_mask(lua_State *L)
+{
+	size_t n, key_size;
+	const char *s = luaL_checklstring(L, 1, &n), *key = luaL_checklstring(L, 2, &key_size);
+	luaL_argcheck(L, key_size == 4, 2, "expected four bytes");
+	luaL_Buffer buffer;
+	char *to = luaL_buffinitsize(L, &buffer, n);
+	coding_mask(to, s, n, key);
+	luaL_pushresultsize(&buffer, n);
+	return 1;
+}
+
 static int core_random_id(lua_State *L)
 {
 	char id[256];
@@ -252,6 +287,9 @@ static const luaL_Reg functions[] = {
 	{"unhex", core_unhex},
 	{"sha256", core_sha256},
 	{"hmac_sha256", core_hmac_sha256},
+	{"sha1", core_sha1},
+	{"random", core_random},
+	{"mask", core_mask},
 	{"random_id", core_random_id},
 	{NULL, NULL},
 };

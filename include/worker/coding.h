@@ -1,4 +1,4 @@
-/* coding.h -- bytes as text: base64, hex, percent.  Floor 1.
+/* coding.h -- bytes as text: base64, hex, percent; masks; chance.  Floor 1.
  *
  * Writers write into memory of the caller's; the *_SIZE macros say how much is enough.  Readers are
  * strict: what they take, the writer would have written (base64 padding may be left out), and what
@@ -33,6 +33,13 @@ size_t coding_percent(char *to, const char *s, size_t n, const char *keep);
 /* coding_unpercent(to, s, n, plus): ${plus} reads "+" as a space (forms).  ${to} may be ${s}.
  * The length, or -1 for a "%" that two hex digits do not follow. */
 ssize_t coding_unpercent(char *to, const char *s, size_t n, bool plus);
+
+/* coding_mask(to, s, n, key): ${s} with each byte changed by the next of the four of ${key}, over
+ * and over; twice gives ${s} again (frames of WebSockets).  ${to} may be ${s}. */
+void coding_mask(char *to, const char *s, size_t n, const char key[4]);
+
+/* coding_bytes(to, n): ${n} bytes that nobody can foretell. */
+void coding_bytes(void *to, size_t n);
 
 /* coding_random(to, n): ${n} random characters of 0-9 a-z without i l o u (five bits each): names
  * that nobody guesses and that fit into file names and host names. */

@@ -49,10 +49,10 @@ local function linger(conn)
   end)
 end
 
-local function refuse(server, conn, status, why)
+local function refuse(server, conn, status, why, headers)
   local answer = reply.new(conn, nil, server.options)
   task.try(answer.text, answer, status, ("%d %s: %s\n"):format(status, reply.reason(status), why),
-    status == 503 and { ["Retry-After"] = 1 } or nil)
+    headers or status == 503 and { ["Retry-After"] = 1 } or nil)
   linger(conn)
 end
 
@@ -141,7 +141,7 @@ local function serve_connection(server, conn)
   server.open = server.open - 1
   if ok or err.is(why, "transport") then return end
   if request.is_refusal(why) then
-    refuse(server, conn, why.status, why.why)
+    refuse(server, conn, why.status, why.why, why.headers)
   else
     log.error("serve.failed", tostring(why))
   end
@@ -240,7 +240,8 @@ end
 -- request.params.  HEAD is answered from GET; 404, 405 with Allow and OPTIONS come by themselves.
 serve.routes = routes.new
 
---- `serve.refuse(status, why)`: called in a handler: answer with this status and end the connection.
+--- `serve.refuse(status, why [, headers])`: called in a handler: answer with this status and end the
+-- connection.
 serve.refuse = request.refuse
 
 return serve

@@ -4,7 +4,7 @@
 -- Content-Length or Host, Content-Length beside Transfer-Encoding, any coding but chunked.  Two
 -- programs on one path that disagree about where a request ends is how requests are smuggled.
 --
--- A refusal is raised as {status=, why=} and becomes the answer; the connection ends with it,
+-- A refusal is raised as {status=, why=, headers=} and becomes the answer; the connection ends with it,
 -- because nobody knows where the next request would begin.
 local sys = require "worker.core.sys"
 
@@ -17,9 +17,9 @@ local TOKEN = "[%w!#$%%&'*+%-.^_`|~]+"
 
 local refusal_meta = { __name = "worker.serve.refusal" }
 
---- `request.refuse(status, why)`: end this conversation with an error answer.
-function request.refuse(status, why)
-  error(setmetatable({ status = status, why = why }, refusal_meta), 0)
+--- `request.refuse(status, why [, headers])`: end this conversation with an error answer.
+function request.refuse(status, why, headers)
+  error(setmetatable({ status = status, why = why, headers = headers }, refusal_meta), 0)
 end
 
 --- `request.is_refusal(value)`: whether an error came from request.refuse.
