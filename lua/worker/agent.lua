@@ -46,11 +46,11 @@ function agent.new(spec)
     spool_dir = spec.spool_dir,
     state = "opening", jobs = {}, contexts = {}, settled = {}, running = 0, claiming = 0, accepting = 0, done = 0,
     changed = task.signal(), drain_signal = task.signal(),
-    trouble = outage.new("server", spec.name),
   }, meta)
+  local function emit(name, facts) return link.emit(server, name, facts) end
+  server.trouble = outage.new("server", spec.name, emit)
   server.places = task.semaphore(server.slots)
-  server.executors = fallback.new(spec.executors or { spec.executor }, { strict = spec.strict, server = spec.name,
-    emit = function(name, facts) link.emit(server, name, facts) end })
+  server.executors = fallback.new(spec.executors or { spec.executor }, { strict = spec.strict, server = spec.name, emit = emit })
   return server
 end
 
@@ -301,7 +301,9 @@ end
 function methods:drain(why)
   if self.draining then return end
   self.draining = true
-  log.info("server.draining", ("%s: taking no more jobs: %s"):format(self.name, why), { server = self.name })
+  if not link.emit(self, "server.draining", { reason = why }) then
+    log.info("server.draining", ("%s: taking no more jobs: %s"):format(self.name, why), { server = self.name })
+  end
   self.drain_signal:fire(1 << 20)
   self.changed:fire(1 << 20)
 end

@@ -76,6 +76,17 @@ local function salvage(raw)
   return { servers = type(raw.servers) == "table" and raw.servers or nil, policies = policies }
 end
 
+-- Where health is served and how the log looks may come from a protocol: the first that says so.
+local function take_suggestions(load, conf)
+  for _, server in ipairs(conf.servers) do
+    local suggests = server.plugin.suggests or {}
+    if conf.health and conf.health.address == nil then
+      parts.suggest(load, conf.health, "address", suggests.health, "health.address", server.plugin)
+    end
+    conf.suggested_log = conf.suggested_log or suggests.log
+  end
+end
+
 local function assemble(load, options, top, raw)
   load.registry = open_registry(options, top)
   check_folders(load, top.plugins)
@@ -87,6 +98,7 @@ local function assemble(load, options, top, raw)
     origins = load.origins, files = load.files, sections = load.sections,
   }
   conf.workspace = top.workspace or fs.join(conf.state, "work")
+  take_suggestions(load, conf)
   if #conf.servers == 0 and raw.servers == nil and #load.problems == 0 then
     load.problems[1] = schema.problem("there is no server to work for: give --protocol NAME, or "
       .. "`servers:` in worker.yaml (`worker plugins` lists what there is)")
@@ -102,7 +114,8 @@ end
 --
 -- The configuration: name, servers = { { name, protocol, plugin, conf, slots, executor, executors }
 -- }, policies = { claim, run, finish } (lists of { name, plugin, conf }, as executors are), log,
--- shutdown, state, workspace, registry, origins (path -> where a value is from), files.
+-- shutdown, state, workspace, registry, origins (path -> where a value is from), files, suggested_log
+-- (the format that a protocol would have where no person reads along).
 function config.load(options)
   options = options or {}
   local load = new_load(options)

@@ -136,6 +136,7 @@ end
 
 function methods:job_started(facts)
   if not self.terminal then
+    if facts.told then return end
     log.info("job.started", ("job %s started"):format(facts.job.id),
       { server = facts.server, job = facts.job.id })
     return
@@ -151,6 +152,7 @@ function methods:job_finished(facts)
   self.counts[result.state] = (self.counts[result.state] or 0) + 1
   self.total = self.total + 1
   if not self.terminal then
+    if facts.told then return end
     log.info("job.finished", ("job %s: %s  %s  %s"):format(facts.job.id, result.state,
       elapsed(result.duration or 0), ending(result)):gsub("%s+$", ""), {
       server = facts.server, job = facts.job.id, state = result.state, exit_code = result.exit_code,

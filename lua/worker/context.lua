@@ -98,14 +98,20 @@ function context.new(server, job)
   return setmetatable(ctx, meta)
 end
 
---- `context.output(ctx)`: what was kept of each stream: { stdout=, stderr= } as text, or nil.
+--- `context.output(ctx)`: what was kept of each stream: { stdout=, stderr= } as text, or nil; and how many
+-- bytes of each were not, where there are any.
 function context.output(ctx)
-  local output
+  local output, dropped
   for stream, kept in pairs(ctx.kept) do
     output = output or {}
     output[stream] = kept:text()
+    local bytes = kept:dropped()
+    if bytes > 0 then
+      dropped = dropped or {}
+      dropped[stream] = bytes
+    end
   end
-  return output
+  return output, dropped
 end
 
 return context

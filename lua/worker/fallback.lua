@@ -27,11 +27,14 @@ local meta = { __index = methods, __name = "worker.fallback" }
 -- server (its name), emit = function(event, facts).
 function fallback.new(executors, options)
   local self = setmetatable({ members = {}, by_name = {}, strict = options.strict, server = options.server,
-    emit = options.emit }, meta)
+    emit = options.emit or function() end }, meta)
   for i, executor in ipairs(executors) do
     local name = executor.name or executor.plugin.name or tostring(i)
     local member = { name = name, plugin = executor.plugin, conf = executor.conf, asking = task.semaphore(1),
-      trouble = outage.new("executor", "executor " .. name) }
+      trouble = outage.new("executor", "executor " .. name, function(event, facts)
+        facts.executor = name
+        return self.emit(event, facts)
+      end) }
     self.members[i] = member
     self.by_name[name] = member
   end
@@ -44,14 +47,15 @@ local function failed(self, member, why)
   member.usable, member.why = false, why
   member.wait = math.min((member.wait or AGAIN_FIRST / 2) * 2, AGAIN_MOST)
   member.again = sys.mono() + member.wait
-  member.trouble:failed(tostring(why), { server = self.server, executor = member.name })
+  member.trouble:failed(why, { server = self.server, executor = member.name })
 end
 
 local function ask(self, member)
   local ok, why = true, nil
   if member.plugin.check then ok, why = task.try(member.plugin.check, member.conf) end
   if not ok then return failed(self, member, why) end
-  member.usable, member.why, member.wait = true, nil, nil
+  if not member.met and not member.trouble.since then self.emit("executor.ready", { executor = member.name }) end
+  member.met, member.usable, member.why, member.wait = true, true, nil, nil
   member.trouble:worked { server = self.server, executor = member.name }
 end
 
@@ -70,6 +74,15 @@ function methods:able()
     if is_usable(self, member) then return true end
   end
   return false
+end
+
+--- `executors:usable()`: the names of those that work, as far as we know.
+function methods:usable()
+  local names = {}
+  for _, member in ipairs(self.members) do
+    if member.usable then names[#names + 1] = member.name end
+  end
+  return names
 end
 
 --- `executors:check()`: ask all of them; raises what is wrong when none works and time will not heal it.
@@ -129,11 +142,11 @@ local function tell(self, job, ctx, skipped, member)
   local line = ("runs on %s instead of %s%s; %s"):format(told.used, told.asked,
     told.weaker and ", which shields this machine better" or "", told.reason)
   ctx.note(line)
-  log[told.weaker and "warn" or "info"]("job.fallback", ("job %s %s"):format(job.id, line), {
-    server = self.server, job = job.id, asked = told.asked, used = told.used, weaker = told.weaker })
-  if self.emit then
-    self.emit("job.fallback", { job = job, ctx = ctx, asked = told.asked, used = told.used, reason = told.reason,
-      weaker = told.weaker })
+  local heard = self.emit("job.fallback", { job = job, ctx = ctx, asked = told.asked, used = told.used, reason = told.reason,
+    weaker = told.weaker })
+  if not heard then
+    log[told.weaker and "warn" or "info"]("job.fallback", ("job %s %s"):format(job.id, line), {
+      server = self.server, job = job.id, asked = told.asked, used = told.used, weaker = told.weaker })
   end
   return told
 end

@@ -2,9 +2,11 @@
 --
 -- Served by the worker's own loop, so an answer proves that the loop turns.  Nothing here changes
 -- anything, and a slow or silent client costs one of a bounded number of connections and no job.
+local link = require "worker.link"
 local page = require "worker.statuspage"
 local serve = require "worker.serve"
 local sys = require "worker.core.sys"
+local task = require "worker.task"
 
 local health = {}
 
@@ -41,11 +43,27 @@ local function readiness(self, request, reply)
   reply:text(ready and 200 or 503, (verbose and table.concat(lines, "\n") .. "\n" or "") .. verdict .. "\n")
 end
 
+-- The orchestrator's own form, where its protocol knows one: people have probes and dashboards for it.
+local function as_known(self, summary)
+  for _, server in ipairs(self.runner.servers) do
+    if server.plugin.health then
+      summary.executors, summary.done = server.executors:usable(), server.done
+      local ok, body = task.try(server.plugin.health, server.conf, summary)
+      if ok and type(body) == "table" then return body end
+      link.report_bug(server, "health", body)
+    end
+  end
+  return summary
+end
+
 local function summary(self)
-  local ready, running = true, 0
-  for _, probe in ipairs(probes(self)) do ready = ready and not probe.wrong end
-  for _, server in ipairs(self.runner.servers) do running = running + server.running end
-  return { status = ready and "healthy" or "degraded", version = sys.version(), running = running }
+  local well, running = true, 0
+  for _, probe in ipairs(probes(self)) do well = well and not probe.wrong end
+  for _, server in ipairs(self.runner.servers) do
+    running = running + server.running
+    well = well and not server.trouble.since
+  end
+  return as_known(self, { status = well and "healthy" or "degraded", version = sys.version(), running = running })
 end
 
 local function routes(self)

@@ -10,10 +10,16 @@ local link = {}
 
 local EXIT_UNAVAILABLE, EXIT_AUTH, EXIT_CONFIG = 69, 77, 78
 
---- `link.emit(server, name, facts)`: an event of this server.
+--- `link.emit(server, name, facts)`: an event of this server.  Its plugin hears of it first, and may say
+-- that it has told it in the words of its own log: facts.told, which is returned.
 function link.emit(server, name, facts)
   facts.server = server.name
+  if server.plugin.heard then
+    local ok, told = task.try(server.plugin.heard, server.conf, name, facts)
+    if ok then facts.told = told == true else link.report_bug(server, "heard", told) end
+  end
   server.events:emit(name, facts)
+  return facts.told
 end
 
 --- `link.set_state(server, state)`: "opening", "ready" or "closed"; whoever waits for it wakes.
@@ -55,7 +61,7 @@ function link.open(server)
       server.self = self == nil and {} or self
       server.trouble:worked { server = server.name }
       link.set_state(server, "ready")
-      link.emit(server, "server.opened", {})
+      link.emit(server, "server.opened", { executors = server.executors:usable() })
       return true
     end
     link.report_bug(server, "open", self)
@@ -63,9 +69,7 @@ function link.open(server)
       link.fail_server(server, self, err.is(self, "config") and EXIT_CONFIG or EXIT_AUTH)
       return false
     end
-    if server.trouble:failed(self, { server = server.name }) then
-      link.emit(server, "server.lost", { error = self })
-    end
+    server.trouble:failed(self, { server = server.name })
     server.open_tries = (server.open_tries or 0) + 1
     if server.max_open_tries and server.open_tries >= server.max_open_tries then
       link.fail_server(server, self, EXIT_UNAVAILABLE)
@@ -103,8 +107,7 @@ function link.heard(server, what, why, seen)
   elseif judge(why) == "refused" and what ~= "log" then
     link.fail_server(server, why, EXIT_AUTH)
   else
-    server.trouble:failed(what .. ": " .. tostring(why), { server = server.name },
-      what == "pulse" and "pulse" or "claim")
+    server.trouble:failed(why, { server = server.name }, what == "pulse" and "pulse" or "claim", what)
   end
 end
 

@@ -20,9 +20,10 @@ local KINDS = {
   protocol = {
     folder = "protocols",
     needs = { "open", "claim" },
-    slots = { "open", "claim", "fetch", "start", "pulse", "beat", "log", "collect", "finish", "release", "close" },
+    slots = { "open", "claim", "fetch", "start", "pulse", "beat", "log", "collect", "finish", "release", "close",
+      "heard", "health" },
     data = { "finish_once", "output", "batch", "claims", "claim_breaks", "keeps_record", "hands_out_again",
-      "completes", "own_file", "slots_field" },
+      "completes", "own_file", "slots_field", "suggests" },
   },
   executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = { "isolation" } },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" }, data = {} },

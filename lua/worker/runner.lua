@@ -209,7 +209,7 @@ end
 -- An address that cannot be had is no reason to leave the jobs undone.
 local function open_health(self)
   local address = self.conf.health and self.conf.health.address
-  if not address then return nil end
+  if not address or address == "off" then return nil end
   local ok, server = pcall(health.open, address, stats.new(self.shared.events), self)
   if ok then
     log.info("health.ready", "health, metrics and status are at " .. (server.url or address), { address = address })

@@ -51,8 +51,12 @@ listeners["server.opened"] = function(self, facts)
   self.errors[facts.server] = nil
 end
 
-listeners["server.lost"] = function(self, facts)
+listeners["server.failing"] = function(self, facts)
   self.errors[facts.server] = tostring(facts.error)
+end
+
+listeners["server.back"] = function(self, facts)
+  self.errors[facts.server] = nil
 end
 
 listeners["job.finished"] = function(self, facts)

@@ -180,7 +180,7 @@ function work.report(server, job, result)
 end
 
 local function complete(server, job, ctx, result)
-  result.output = result.output or context.output(ctx)
+  if not result.output then result.output, result.dropped = context.output(ctx) end
   result.executor, result.fallback = ctx.executor, ctx.fallback
   result.duration = sys.mono() - ctx.began
   result.finished = sys.wall()

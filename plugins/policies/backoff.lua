@@ -35,6 +35,7 @@ function backoff.claim(conf, next)
       note("idle", conf.idle or ctx.idle or 1, conf.idle_most or ctx.idle and 4 * ctx.idle or 10)
     else
       note("failed", conf.first, conf.most, err.is(job) and job.retry_after or nil)
+      if err.is(job) then wait = job.pause or wait end -- the protocol's own pace
       error(job, 0)
     end
     return job

@@ -10,6 +10,7 @@ describe("the policy backoff", function()
       at = at + 1
       local answer = answers[at]
       if answer == "fail" then err.raise("transport", "no") end
+      if type(answer) == "string" then err.raise("transport", "no", { pause = tonumber(answer) }) end
       if type(answer) == "number" then err.raise("http", "busy", { status = 429, retry_after = answer }) end
       return answer or nil
     end)
@@ -48,6 +49,10 @@ describe("the policy backoff", function()
   it("waits at least as long as the server asks", function()
     local list = waits({ first = 1, most = 2 }, { 30, false })
     is_between(30, list[2], 30)
+  end)
+
+  it("keeps the pace that a protocol names, exactly", function()
+    assert.same({ nil, 5, 10, 600 }, waits({ first = 100, most = 300 }, { "5", "10", "600", false }))
   end)
 
   it("does not always wait equally long: a thousand workers must not come back together", function()

@@ -440,6 +440,39 @@ describe("worker.agent", function()
     assert.equal(1, begun)
   end)
 
+  it("lets its protocol hear what happens, and leaves to it what it tells itself", function()
+    local heard, emitted = {}, {}
+    local plugin = protocol({ { id = "a" } }, { heard = function(conf, name, facts)
+      assert.equal("c", conf.mark)
+      heard[#heard + 1] = name
+      if name == "job.claimed" then error "broken" end
+      if name == "server.opened" then assert.same({ "fake" }, facts.executors) end
+      return name == "job.started"
+    end })
+    local server, run = serve(plugin, { conf = { mark = "c" }, executor = { name = "fake", conf = {},
+      plugin = ok_executor.plugin } })
+    server.events:listen(function(name, facts) emitted[name] = facts.told or false end)
+    run(server)
+    assert.same({ "executor.ready", "server.opened", "server.polled", "job.claimed", "job.started", "job.finished",
+      "job.reported", "server.polled", "server.draining", "server.closed" }, heard)
+    assert.is_true(emitted["job.started"])
+    assert.is_false(emitted["job.claimed"])
+    assert.is_false(emitted["job.finished"])
+  end)
+
+  it("counts what it could not keep of the output", function()
+    local got
+    local plugin = protocol({ { id = "a" } }, { output = 100, finish = function(_, _, result) got = result end })
+    local server, run = serve(plugin, { executor = executor(function(_, ctx)
+      ctx.log("stdout", ("x"):rep(1000))
+      ctx.log("stderr", "short")
+      return { state = "success" }
+    end) })
+    run(server)
+    assert.same({ stdout = 900 }, got.dropped)
+    assert.equal("short", got.output.stderr)
+  end)
+
   it("keeps the output that the protocol wants to report: all of it, or some streams", function()
     local function kept(output)
       local got

@@ -12,6 +12,8 @@ local PLUGINS = {
       token = { "secret", doc = "Agent token." },
       wait = { "duration", default = "30s", doc = "How long one claim may hang." },
     } },
+    box = { kind = "protocol", name = "box", config = {},
+      suggests = { executor = { { shell = { path = "/opt" } }, "docker" }, health = "127.0.0.1:8082", log = "json" } },
     ["local"] = { kind = "protocol", name = "local", config = {
       dir = { "path", required = true, doc = "The folder.", example = "/var/lib/worker/queue" },
     } },
@@ -387,6 +389,20 @@ describe("plugins", function()
 end)
 
 describe("config.show", function()
+  it("takes what a protocol suggests, unless somebody said otherwise", function()
+    local conf = assert(load_text "servers: [ { protocol: box } ]")
+    local server = conf.servers[1]
+    assert.same({ "shell", "docker" }, { server.executors[1].name, server.executors[2].name })
+    assert.equal("/opt", server.executors[1].conf.path)
+    assert.equal("127.0.0.1:8082", conf.health.address)
+    assert.equal("json", conf.suggested_log)
+    assert.equal("suggested by box", conf.origins["health.address"])
+    conf = assert(load_text "servers: [ { protocol: box, executor: docker } ]\nhealth: { address: off }")
+    assert.equal("docker", conf.servers[1].executor.name)
+    assert.equal(1, #conf.servers[1].executors)
+    assert.equal("off", conf.health.address)
+  end)
+
   it("prints every value with its origin, and no secret", function()
     local conf = load_text("servers:\n  - protocol: acme\n    url: http://a\n    token: sesame-open\n"
       .. "log: { level: warn }\n", { flags = { wait = "90s" } })

@@ -388,6 +388,22 @@ describe("worker.engine images", function()
     assert.equal(1, fake.daemon:count(PULL))
   end)
 
+  it("that jobs are known to need are there before the first job", function()
+    local fake = puller({ '{"status":"Pulling"}\r\n' }, true)
+    local conf = conf_of(fake, { image = "x", pull = "missing" })
+    engine.check(conf)
+    engine.check(conf)
+    assert.equal(1, fake.daemon:count(PULL))
+    assert.equal("success", run(fake, {}, { image = "x", pull = "never" }).state)
+  end)
+
+  it("that cannot be had make no engine unusable: jobs may name others", function()
+    local fake = puller({ '{"error":"denied"}\r\n' }, false)
+    local conf = conf_of(fake, { image = "x", pull = "missing" })
+    engine.check(conf)
+    assert.equal(1, fake.daemon:count(PULL))
+  end)
+
   it("that take too long are given up", function()
     local fake = engines.fake { routes = { [PULL] = server.hang() } }
     local _, why = run(fake, {}, { image = "x", pull = "missing", pull_timeout = 20 })

@@ -42,6 +42,21 @@ describe("worker.events", function()
 end)
 
 describe("worker.outage", function()
+  it("lets whoever hears of it tell it in other words", function()
+    local heard = {}
+    local lines = logged(function()
+      local trouble = outage.new("server", "ci", function(name, facts)
+        heard[#heard + 1] = name .. " " .. tostring(facts.error or facts.failures)
+        return name == "server.failing"
+      end)
+      trouble:failed("no route", nil, nil, "claim")
+      trouble:failed("no route", nil, nil, "claim")
+      trouble:worked()
+    end)
+    assert.same({ "server.failing no route", "server.back 2" }, heard)
+    assert.same({ "debug server.again ci: claim: no route", "info server.back ci works again after 0 s and 2 failures" }, lines)
+  end)
+
   it("is told once when it begins and once when it ends", function()
     local trouble = outage.new("server", "ci")
     local first, second

@@ -4,9 +4,9 @@ local fallback = require "worker.fallback"
 local task = require "worker.task"
 
 describe("worker.fallback", function()
-  local asked, ran, events, notes, broken
+  local asked, ran, events, said, notes, broken
 
-  before_each(function() asked, ran, events, notes, broken = {}, {}, {}, {}, {} end)
+  before_each(function() asked, ran, events, said, notes, broken = {}, {}, {}, {}, {}, {} end)
 
   local function executor(name, isolation, run)
     return { name = name, conf = {}, plugin = {
@@ -24,7 +24,9 @@ describe("worker.fallback", function()
 
   local function chain(options, list)
     options.server = "s"
-    options.emit = function(name, facts) events[#events + 1] = { name, facts } end
+    options.emit = function(name, facts)
+      if name == "job.fallback" then events[#events + 1] = facts else said[#said + 1] = name .. " " .. facts.executor end
+    end
     return fallback.new(list or { executor("gvisor", "sandbox"), executor("docker", "container") }, options)
   end
 
@@ -49,8 +51,8 @@ describe("worker.fallback", function()
     local result = run(chain {})
     assert.equal("docker", result.executor)
     assert.same({ asked = "gvisor", used = "docker", reason = "gvisor: no runtime runsc", weaker = true }, result.fallback)
-    assert.equal("job.fallback", events[1][1])
-    assert.is_true(events[1][2].weaker)
+    assert.equal(1, #events)
+    assert.is_true(events[1].weaker)
     assert.matches("runs on docker instead of gvisor, which shields this machine better; gvisor: no runtime runsc",
       notes[1], 1, true)
   end)
@@ -60,6 +62,20 @@ describe("worker.fallback", function()
     assert.equal("b", result.executor)
     assert.equal("a: just gone", result.fallback.reason)
     assert.is_false(result.fallback.weaker)
+  end)
+
+  it("tells once who works, who does not, and who works again", function()
+    broken.gvisor = "no runtime runsc"
+    local executors = chain {}
+    executors:check()
+    assert.same({ "executor.failing gvisor", "executor.ready docker" }, said)
+    assert.same({ "docker" }, executors:usable())
+    executors:check()
+    broken.gvisor = nil
+    task.sleep(60)
+    executors:check()
+    assert.same({ "executor.failing gvisor", "executor.ready docker", "executor.back gvisor" }, said)
+    assert.same({ "gvisor", "docker" }, executors:usable())
   end)
 
   it("does not run a job a second time that may have run", function()

@@ -91,6 +91,20 @@ describe("worker.health", function()
     assert.equal(503, client:get("/readyz", { expect = "any" }).status)
   end)
 
+  it("answers in the form that the orchestrator's people know, where its protocol has one", function()
+    server.plugin.health = function(_, worker) return { status = worker.status, engines = worker.executors } end
+    serving(function()
+      assert.same({ status = "healthy", engines = { "1" } }, client:get("/health").json)
+      server.trouble:failed "no route"
+      assert.equal("degraded", client:get("/health").json.status)
+      assert.equal("no route", client:get("/status.json").json.servers[1].error)
+      server.trouble:worked()
+      assert.equal("healthy", client:get("/health").json.status)
+      server.plugin.health = function() error "broken" end
+      assert.equal(1, client:get("/health").json.running)
+    end)
+  end)
+
   it("tells what runs and what has ended", function()
     serving(function()
       local status = client:get("/status.json").json

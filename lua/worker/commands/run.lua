@@ -47,11 +47,15 @@ function command.load(options, folders)
   return conf
 end
 
--- What the command line left open, the file may say.
+-- What the command line left open, the file may say, and then the protocol.
 local function setup_log(conf, options)
   local given = options.log_level or options.verbose or options.quiet
-  local format = not options.log_format and conf.log.format ~= "auto" and conf.log.format or nil
-  log.setup { level = not given and conf.log.level or nil, format = format }
+  local format = conf.log.format
+  if format == "auto" then
+    local read_by_people = sys.isatty(STDERR) or sys.env "JOURNAL_STREAM"
+    format = not read_by_people and conf.suggested_log or nil
+  end
+  log.setup { level = not given and conf.log.level or nil, format = not options.log_format and format or nil }
 end
 
 local function begin(conf)

@@ -136,6 +136,14 @@ local function slots_of(load, conf, plugin, path)
   return (load.origins[path .. ".slots"] or "default") == "default" and own or conf.slots
 end
 
+--- `parts.suggest(load, container, key, value, path, plugin)`: what a protocol suggests for a setting of
+-- the worker, to be called where nobody gave one.
+function parts.suggest(load, container, key, value, path, plugin)
+  if value == nil then return end
+  container[key] = value
+  load.origins[path] = "suggested by " .. plugin.name
+end
+
 local function check_server(load, entry, container, index)
   local path = ("servers[%d]"):format(index)
   if type(entry) ~= "table" or load.marks[entry] and load.marks[entry].kind ~= "map" then
@@ -164,6 +172,9 @@ local function check_server(load, entry, container, index)
   local conf = parts.check(load, fields, entry, path,
     { env_prefix = PREFIX, env_fills = load.several ~= nil, flags = given })
   if not conf then return nil end
+  if plugin.suggests and load.origins[path .. ".executor"] == "default" then
+    parts.suggest(load, conf, "executor", plugin.suggests.executor, path .. ".executor", plugin)
+  end
   local executors = use_all(load, "executor", executor_source(load, entry, conf, path), "executor",
     path .. ".executor")
   return {

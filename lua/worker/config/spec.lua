@@ -28,14 +28,15 @@ spec.top = {
       level = { "enum", values = { "debug", "info", "warn", "error" }, default = "info",
         doc = "Least important lines to print." },
       format = { "enum", values = { "auto", "text", "logfmt", "json", "journal" }, default = "auto",
-        doc = "auto is text on a terminal, journal under systemd, else logfmt." },
+        doc = "auto is text on a terminal, journal under systemd, else logfmt, or what the protocol suggests." },
     } },
   state = { "path", example = "/var/lib/worker",
     doc = "Where the worker keeps what must survive a restart; /var/lib/worker for root if absent." },
   workspace = { "path", example = "/var/lib/worker/work",
     doc = "Where each job gets a folder of its own; work/ in the state folder if absent." },
   health = { "record", doc = "Health, metrics and a status page over HTTP.", fields = {
-    address = { "string", doc = "Where to listen, host:port or the path of a Unix socket; nowhere if absent.",
+    address = { "string", doc = "Where to listen, host:port or the path of a Unix socket, or off; "
+      .. "where the server's protocol says, else nowhere, if absent.",
       example = "127.0.0.1:9252" },
   } },
   shutdown = { "record",

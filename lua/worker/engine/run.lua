@@ -22,10 +22,20 @@ local SCRIPT_PATH = "/.worker-script"
 local ENOENT, EACCES = 2, 13
 local SIGNALLED = 128
 
+-- The image of jobs that name none is there before the first of them, whose time it would cost.  Without
+-- it those jobs fail, and say why; others may name an image of their own.
+local function bring_image(engine, conf)
+  if not conf.image or conf.pull ~= "missing" then return end
+  local ok, why = task.try(engine.need, engine, conf.image, { pull = conf.pull, timeout = conf.pull_timeout,
+    told = function(words) log.info("image.pull", words, { image = conf.image }) end })
+  if not ok then log.warn("image.missing", tostring(why), { image = conf.image }) end
+end
+
 --- `run.check(engine, conf, sandbox, trusting)`: see worker.engine.  Who is about to talk to the engine
 -- anyway need not ask first whether it is still there: `trusting`.
 function run.check(engine, conf, sandbox, trusting)
   if not (trusting and engine.is_ready) then engine:ready() end
+  if not trusting then bring_image(engine, conf) end
   if not sandbox then return end
   local ok, name, why = task.try(engine.runtime, engine, conf.runtime or sandbox)
   if not ok then err.raise("unusable", tostring(name)) end
