@@ -19,7 +19,6 @@
  * getrusage counts in ticks.  The first WARM jobs are not measured; -w measures from the exec on.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -92,9 +91,11 @@ static char *body_of(char *text, size_t n, size_t *length)
 
 /* --- the meter: a server with fixed answers --- */
 
+enum ask { CLAIM, RESULT, LOG, REGISTER, OTHER };
+
 struct client {
 	int fd;
-	bool result, log;
+	enum ask asks;
 	size_t have, skip; /* bytes of a body that are still to come */
 	char text[ROOM];
 };
@@ -109,27 +110,15 @@ static struct {
 	bool finished;
 } meter = {.script = ":", .jobs = 500, .warm = WARM};
 
-/* Seconds of processor time of all threads of the command. */
+/* Seconds of processor time of the command: all its threads, those that have ended, too, but no
+ * children.  The kernel's own clock of a process, since getrusage may count in ticks. */
 static double own_cpu(void)
 {
-	char path[300];
-	double sum = 0;
-	snprintf(path, sizeof path, "/proc/%d/task", (int)meter.pid);
-	DIR *dir = opendir(path);
-	const struct dirent *entry;
-	while (dir != NULL && (entry = readdir(dir)) != NULL) {
-		unsigned long long ns;
-		snprintf(path, sizeof path, "/proc/%d/task/%s/schedstat", (int)meter.pid,
-			 entry->d_name);
-		FILE *file = entry->d_name[0] != '.' ? fopen(path, "r") : NULL;
-		if (file != NULL && fscanf(file, "%llu", &ns) == 1)
-			sum += (double)ns / 1e9;
-		if (file != NULL)
-			fclose(file);
-	}
-	if (dir != NULL)
-		closedir(dir);
-	return sum;
+	struct timespec used = {0};
+	clockid_t clock;
+	if (clock_getcpuclockid(meter.pid, &clock) == 0)
+		clock_gettime(clock, &used);
+	return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
 }
 
 static void answer(struct client *client, const char *body)
@@ -148,11 +137,20 @@ static void answer_claim(struct client *client)
 	if (meter.claims++ == 0)
 		meter.first = now();
 	snprintf(body, sizeof body,
-		 "{\"tasks\":[{\"id\":\"01J9ZQ4X%018ld\",\"queue\":\"default\",\"attempt\":1,"
-		 "\"timeout\":3600,\"script\":\"%s\",\"env\":{\"CI\":\"true\",\"JOB_NAME\":\"unit-"
-		 "tests\","
-		 "\"BRANCH\":\"main\"},\"lease\":\"b7c1f8e2a94d4c0f9d7e\"}]}",
+		 "{\"fragment_id\":\"6fa1c2d0-0000-4000-8000-%012ld\","
+		 "\"chain_id\":\"0b1e5a44-7c1d-4b53-9c35-3f0a5a1f2c77\","
+		 "\"run_script\":\"%s\",\"attempt\":1}",
 		 meter.claims, meter.script);
+	answer(client, body);
+}
+
+static void answer_register(struct client *client)
+{
+	static long workers;
+	char body[128];
+	snprintf(body, sizeof body,
+		 "{\"worker_id\":\"e07334fd-a000-4919-89d9-%012ld\",\"status\":\"Active\"}",
+		 ++workers);
 	answer(client, body);
 }
 
@@ -174,9 +172,24 @@ static void count_result(void)
 
 static void request_done(struct client *client)
 {
-	if (client->result)
+	if (client->asks == RESULT)
 		count_result();
-	answer(client, "{\"ok\":true,\"lease_ms\":30000,\"cancel\":[]}");
+	if (client->asks == REGISTER)
+		answer_register(client);
+	else if (client->asks == CLAIM)
+		answer_claim(client);
+	else
+		answer(client, "{\"status\":\"ok\",\"fragment_status\":\"Completed\"}");
+}
+
+static enum ask asked(const char *head)
+{
+	static const char *const paths[] = {"/work/request ", "/work/result ", "/log ",
+					    "/workers/register "};
+	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+		if (strncmp(head + sizeof "POST " - 1, paths[i], strlen(paths[i])) == 0)
+			return (enum ask)i;
+	return OTHER;
 }
 
 /* One request from the front of what has been read; false when more has to come. */
@@ -187,19 +200,15 @@ static bool take_request(struct client *client)
 	if (body == NULL)
 		return false;
 	size_t head = (size_t)(body - client->text), here = client->have - head;
-	bool claim = strncmp(client->text, "POST /claim", 11) == 0;
-	client->result = strncmp(client->text, "POST /result", 12) == 0;
-	client->log = strncmp(client->text, "POST /log", 9) == 0;
-	if (client->log)
+	client->asks = asked(client->text);
+	if (client->asks == LOG)
 		meter.log_bytes += length;
 	if (here > length)
 		here = length;
 	client->skip = length - here;
 	client->have -= head + here;
 	memmove(client->text, body + here, client->have);
-	if (claim)
-		answer_claim(client);
-	else if (client->skip == 0)
+	if (client->skip == 0)
 		request_done(client);
 	return client->have > 0;
 }
@@ -306,7 +315,6 @@ struct slot {
 	enum slot_state state;
 	struct pipe_end sock, out, err, child;
 	int open; /* of out, err and child: the job is over at 0 */
-	double began;
 	size_t bytes, have;
 	char id[64], text[8192];
 };
@@ -329,11 +337,10 @@ static int dial(void)
 static void post(int fd, const char *path, const char *body, size_t n)
 {
 	char head[256];
-	int length = snprintf(
-		head, sizeof head,
-		"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer 0123456789abcdef\r\n"
-		"Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-		path, n);
+	int length = snprintf(head, sizeof head,
+			      "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n"
+			      "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+			      path, n);
 	struct msghdr message = {.msg_iovlen = 2};
 	struct iovec parts[2] = {{head, (size_t)length}, {(void *)(uintptr_t)body, n}};
 	message.msg_iov = parts;
@@ -344,10 +351,9 @@ static void post(int fd, const char *path, const char *body, size_t n)
 
 static void claim(struct slot *slot)
 {
-	static const char body[] =
-		"{\"worker\":\"bench\",\"queues\":[\"default\"],\"slots\":1,\"wait\":30}";
+	static const char body[] = "{\"worker_id\":\"e07334fd-a000-4919-89d9-000000000001\"}";
 	slot->state = CLAIMING;
-	post(slot->sock.fd, "/claim", body, sizeof body - 1);
+	post(slot->sock.fd, "/work/request", body, sizeof body - 1);
 }
 
 /* The value of "${key}": in ${text}, without its escapes being undone but for the common ones. */
@@ -385,11 +391,10 @@ static void start_job(struct slot *slot)
 	char script[4096], sh[] = "/bin/sh", c[] = "-c";
 	char *by_shell[] = {sh, c, script, NULL}, *alone[] = {(char *)(uintptr_t)program, NULL};
 	int out[2], err[2];
-	string_field(slot->text, "id", slot->id, sizeof slot->id);
-	string_field(slot->text, "script", script, sizeof script);
+	string_field(slot->text, "fragment_id", slot->id, sizeof slot->id);
+	string_field(slot->text, "run_script", script, sizeof script);
 	if (pipe2(out, O_CLOEXEC) == -1 || pipe2(err, O_CLOEXEC) == -1)
 		die("pipe2");
-	slot->began = now();
 	pid_t pid = spawn(program != NULL ? alone : by_shell, out[1], err[1]);
 	close(out[1]);
 	close(err[1]);
@@ -408,12 +413,12 @@ static void report(struct slot *slot, const siginfo_t *end)
 {
 	char body[512];
 	int n = snprintf(body, sizeof body,
-			 "{\"id\":\"%s\",\"status\":\"%s\",\"exit_code\":%d,\"duration\":%.6f,"
-			 "\"bytes\":%zu,\"lease\":\"b7c1f8e2a94d4c0f9d7e\"}",
-			 slot->id, end->si_status == 0 ? "success" : "failed", end->si_status,
-			 now() - slot->began, slot->bytes);
+			 "{\"worker_id\":\"e07334fd-a000-4919-89d9-000000000001\","
+			 "\"fragment_id\":\"%s\",\"success\":%s,\"exit_code\":%d,"
+			 "\"error_message\":null}",
+			 slot->id, end->si_status == 0 ? "true" : "false", end->si_status);
 	slot->state = REPORTING;
-	post(slot->sock.fd, "/result", body, (size_t)n);
+	post(slot->sock.fd, "/work/result", body, (size_t)n);
 }
 
 static void job_ready(struct slot *slot, struct pipe_end *end)
@@ -515,7 +520,7 @@ static void run_log(char **command)
 	static char text[ROOM], body[BATCH + 6 * ROOM + 128];
 	static const char head[] = "{\"stream\":\"stdout\",\"text\":\"";
 	int out[2], sock = dial();
-	post(sock, "/claim", "{}", 2);
+	post(sock, "/work/request", "{}", 2);
 	await_answer(sock);
 	if (pipe2(out, O_CLOEXEC) == -1)
 		die("pipe2");
@@ -534,7 +539,7 @@ static void run_log(char **command)
 		have = sizeof head - 1;
 	}
 	waitpid(pid, NULL, 0);
-	post(sock, "/result", "{}", 2);
+	post(sock, "/work/result", "{}", 2);
 	for (;;)
 		await_answer(sock);
 }

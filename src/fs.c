@@ -5,6 +5,7 @@
  */
 #include "worker/fs.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -14,6 +15,7 @@
 #include <sys/random.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define FS_ALWAYS    (O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
@@ -271,6 +273,75 @@ int fs_replace(int fd, const char *temp, const char *target, bool sync, struct e
 	int result = parent ? fs_sync_dir(parent, err) : err_set(err, ENOMEM, "out of memory");
 	free(parent);
 	return result;
+}
+
+/* --- a directory used again --- */
+
+/* The names alone: a list of the same length is taken for the same, as only we could have set what
+ * was on it when it was new (a security label, mostly). */
+static size_t fs_attributes(int fd)
+{
+	ssize_t n = flistxattr(fd, NULL, 0);
+	return n == -1 ? 0 : (size_t)n;
+}
+
+static int fs_open_dir(const char *path)
+{
+	return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+int fs_mark(const char *path, struct fs_mark *mark, struct err *err)
+{
+	struct stat st;
+	int fd = fs_open_dir(path);
+	if (fd == -1 || fstat(fd, &st) == -1) {
+		err_errno(err, "%s", path);
+		if (fd != -1)
+			close(fd);
+		return -1;
+	}
+	*mark = (struct fs_mark){
+		st.st_dev, st.st_ino, st.st_uid, st.st_gid, st.st_mode, fs_attributes(fd),
+	};
+	close(fd);
+	return 0;
+}
+
+/* The kernel lists "." and ".." too; with nothing else the next answer is the end. */
+static bool fs_is_empty(int fd)
+{
+	char text[4096];
+	ssize_t n;
+	while ((n = getdents64(fd, text, sizeof text)) > 0)
+		for (ssize_t at = 0; at < n;) {
+			const struct dirent64 *entry = (void *)(text + at);
+			if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+				return false;
+			at += entry->d_reclen;
+		}
+	return n == 0;
+}
+
+static bool fs_restore(int fd, const struct stat *st, const struct fs_mark *mark)
+{
+	bool owned = st->st_uid == mark->user && st->st_gid == mark->group;
+	if (!owned && fchown(fd, mark->user, mark->group) == -1)
+		return false;
+	return (owned && st->st_mode == mark->mode) || fchmod(fd, mark->mode & 07777) == 0;
+}
+
+enum fs_found fs_found(const char *path, const struct fs_mark *mark)
+{
+	enum fs_found found = FS_FOUND_OTHER;
+	struct stat st;
+	int fd = fs_open_dir(path);
+	if (fd == -1)
+		return found;
+	if (fstat(fd, &st) == 0 && st.st_dev == mark->device && st.st_ino == mark->inode &&
+	    fs_restore(fd, &st, mark) && fs_attributes(fd) == mark->attributes)
+		found = fs_is_empty(fd) ? FS_FOUND_SAME : FS_FOUND_FULL;
+	close(fd);
+	return found;
 }
 
 /* --- copying --- */

@@ -4,6 +4,7 @@
  *	fs.mkdir(path [, mode]) fs.rmdir(path) fs.symlink(target, path)        error for the answers
  *	fs.chmod(path, mode) fs.chown(path, uid, gid)                          that are normal
  *	fs.mkdirs(path [, mode]) fs.temp_dir(prefix) -> path
+ *	fs.mark(path) -> mark    fs.found(path, mark) -> "same", "full" or "other"
  *	fs.stat(path [, nofollow]) -> {type=, size=, mode=, ...}
  *	fs.readlink(path) fs.realpath(path) -> path
  *	fs.list(path, most [, type]) -> names, more
@@ -135,6 +136,30 @@ static int core_rmdir(lua_State *L)
 {
 	const char *path = luaL_checkstring(L, 1);
 	return answer(L, rmdir(path), "removing directory", path);
+}
+
+/* The mark is a string that means something to core_found alone. */
+static int core_mark(lua_State *L)
+{
+	struct err err;
+	struct fs_mark mark;
+	memset(&mark, 0, sizeof mark);
+	if (fs_mark(luaL_checkstring(L, 1), &mark, &err) == -1)
+		return door_raise(L, "file", &err);
+	lua_pushlstring(L, (const char *)&mark, sizeof mark);
+	return 1;
+}
+
+static int core_found(lua_State *L)
+{
+	static const char *const words[] = {"same", "full", "other"};
+	size_t n;
+	struct fs_mark mark;
+	const char *path = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &n);
+	luaL_argcheck(L, n == sizeof mark, 2, "no mark of a directory");
+	memcpy(&mark, text, sizeof mark);
+	lua_pushstring(L, words[fs_found(path, &mark)]);
+	return 1;
 }
 
 static int core_temp_dir(lua_State *L)
@@ -279,14 +304,12 @@ static int core_space(lua_State *L)
 }
 
 static const luaL_Reg core_functions[] = {
-	{"rename", core_rename},     {"link", core_link},
-	{"symlink", core_symlink},   {"unlink", core_unlink},
-	{"readlink", core_readlink}, {"realpath", core_realpath},
-	{"mkdir", core_mkdir},	     {"mkdirs", core_mkdirs},
-	{"rmdir", core_rmdir},	     {"temp_dir", core_temp_dir},
-	{"list", core_list},	     {"stat", core_stat},
-	{"chmod", core_chmod},	     {"chown", core_chown},
-	{"space", core_space},	     {NULL, NULL},
+	{"rename", core_rename}, {"link", core_link},	      {"symlink", core_symlink},
+	{"unlink", core_unlink}, {"readlink", core_readlink}, {"realpath", core_realpath},
+	{"mark", core_mark},	 {"found", core_found},	      {"mkdir", core_mkdir},
+	{"mkdirs", core_mkdirs}, {"rmdir", core_rmdir},	      {"temp_dir", core_temp_dir},
+	{"list", core_list},	 {"stat", core_stat},	      {"chmod", core_chmod},
+	{"chown", core_chown},	 {"space", core_space},	      {NULL, NULL},
 };
 
 int luaopen_worker_core_fs(lua_State *L)

@@ -44,7 +44,7 @@ function agent.new(spec)
     policies = spec.policies or {}, events = spec.events,
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
-    state = "opening", jobs = {}, contexts = {}, settled = {}, running = 0, claiming = 0, accepting = 0, done = 0,
+    state = "opening", jobs = {}, contexts = {}, settled = {}, owned = {}, running = 0, claiming = 0, accepting = 0, done = 0,
     changed = task.signal(), drain_signal = task.signal(),
   }, meta)
   local function emit(name, facts) return link.emit(server, name, facts) end
@@ -203,17 +203,21 @@ end
 
 local function build_chains(server)
   local policies = server.policies
+  local function own(handle)
+    server.owned[#server.owned + 1] = handle
+    return handle
+  end
   server.claim_chain = chain.build("claim", policies.claim or {}, function()
     return server.plugin.claim(server.self)
-  end)
+  end, own)
   function server.claim()
     return server.claim_chain { idle = server.self.idle, pause = function(s) return server:pause(s) end }
   end
   server.run = chain.build("run", policies.run or {}, function(job, ctx)
     return server.executors:run(job, ctx)
-  end)
+  end, own)
   server.finish = server.plugin.finish and chain.build("finish", policies.finish or {},
-    function(job, result) return work.report(server, job, result) end)
+    function(job, result) return work.report(server, job, result) end, own)
 end
 
 -- Results and claims that an earlier life of this worker left behind.
@@ -254,6 +258,10 @@ end
 
 local function close(server)
   link.set_state(server, "closed")
+  for i = #server.owned, 1, -1 do
+    local ok, why = pcall(server.owned[i].close, server.owned[i])
+    if not ok then log.warn("server.close_failed", ("%s: %s"):format(server.name, tostring(why)), { server = server.name }) end
+  end
   if server.self and server.plugin.close then
     local ok, why = task.try(task.within, 10, server.plugin.close, server.self)
     if not ok then

@@ -180,6 +180,25 @@ fs.chown = names.chown
 -- random end is added.
 fs.temp_dir = names.temp_dir
 
+local slate = {}
+slate.__index = slate
+
+--- `fs.slate(path)`: an empty directory that one job after the other is to use: `slate.path`.
+-- `slate:wipe()` empties it and says whether it is again what it was: the same directory, with the
+-- same owner and permissions, nothing in it and nothing hung on it.
+function fs.slate(path)
+  return setmetatable({ path = path, mark = names.mark(path) }, slate)
+end
+
+function slate:wipe()
+  local found = names.found(self.path, self.mark)
+  if found == "full" then
+    fs.remove_tree(self.path, true)
+    found = names.found(self.path, self.mark)
+  end
+  return found == "same"
+end
+
 --- `fs.disk_free(path)`: bytes_free, bytes_total, inodes_free, inodes_total of the file system.
 fs.disk_free = names.space
 

@@ -3,9 +3,13 @@
 -- The directories of one worker lie in a folder with a lock that lives as long as the worker.  When
 -- the worker is killed its keeper removes the folder; should the machine go down with both, the
 -- next worker finds a folder whose lock nobody holds, and removes that.
+--
+-- Making and removing a directory costs more than the rest of a small job.  So one that a job has
+-- left is emptied, and goes to the next job if it is then as it was when it was new.
 local cgroup = require "worker.cgroup"
 local fs = require "worker.fs"
 local log = require "worker.log"
+local time = require "worker.time"
 
 local workspace = { kind = "policy", name = "workspace", api = 1 }
 
@@ -18,6 +22,7 @@ workspace.config = {
 }
 
 local PRIVATE = 448 -- 0700
+local TRUSTED = 60  -- seconds after which somebody may have tidied an unused directory away
 
 local function remove(dir)
   local ok, why = pcall(fs.remove_tree, dir)
@@ -43,40 +48,56 @@ local function sweep(root)
   end
 end
 
+-- Where the directories of one worker are: { root=, folder=, lock=, kept=, free = directories that
+-- nobody uses now }.
+local home_meta = { __index = {} }
+
 -- A sweeping neighbour may be quicker than our lock: then there is another name.
-local function make_home(root)
-  fs.mkdir(root, { parents = true, mode = PRIVATE })
-  sweep(root)
-  while true do
-    local folder = fs.temp_dir(fs.join(root, "worker-jobs-"))
-    local lock = try_lock(folder)
-    if lock and fs.exists(folder) then
-      return { folder = folder, lock = lock, jobs = 0, kept = cgroup.keep("dir", fs.realpath(folder)) }
-    end
-  end
+local function settle(home)
+  fs.mkdir(home.root, { parents = true, mode = PRIVATE })
+  sweep(home.root)
+  repeat
+    home.folder = fs.temp_dir(fs.join(home.root, "worker-jobs-"))
+    home.lock = try_lock(home.folder)
+  until home.lock and fs.exists(home.folder)
+  home.kept, home.free = cgroup.keep("dir", fs.realpath(home.folder)), {}
 end
 
-local function leave_home(homes, root, home)
-  home.jobs = home.jobs - 1
-  if home.jobs > 0 then return end
-  if homes[root] == home then homes[root] = nil end
-  -- With its lock gone first it is empty, and an empty folder is removed without a helper thread.
-  fs.remove(fs.join(home.folder, ".lock"))
-  remove(home.folder)
-  home.lock:close()
-  home.kept:close()
+function home_meta.__index:close()
+  remove(self.folder)
+  self.lock:close()
+  self.kept:close()
+end
+
+local function new_home(root)
+  local home = setmetatable({ root = root }, home_meta)
+  settle(home)
+  return home
+end
+
+-- The directory of one job: one that is free, or a new one.
+local function take(home)
+  local slate = table.remove(home.free)
+  if slate and (time.mono() - slate.since < TRUSTED or slate:wipe()) then return slate end
+  if not fs.exists(home.folder) then
+    home:close()
+    settle(home)
+  end
+  return fs.slate(fs.temp_dir(fs.join(home.folder, "job-")))
+end
+
+local function give_back(home, slate)
+  local ok, clean = pcall(slate.wipe, slate)
+  if ok and clean then
+    slate.since = time.mono()
+    home.free[#home.free + 1] = slate
+  else
+    remove(slate.path)
+  end
 end
 
 local function must_keep(conf, result)
   return conf.keep == "always" or conf.keep == "failed" and (not result or result.state ~= "success")
-end
-
--- Out of the folder that will be removed.
-local function put_aside(root, dir, job, ctx)
-  local place = fs.join(root, fs.base(dir))
-  fs.rename(dir, place)
-  ctx.workdir = place
-  log.info("workspace.kept", ("job %s: its files are in %s"):format(job.id, place), { job = job.id })
 end
 
 -- Any id is fine as an id; as a file name it must be plain.
@@ -84,21 +105,38 @@ local function name_of(job)
   return ("job-%s-"):format(job.id:gsub("[^%w._-]", "_"):sub(1, 48))
 end
 
-function workspace.run(conf, next)
+-- Out of the folder that will be removed, and named after the job.
+local function put_aside(root, slate, job, ctx)
+  local place = fs.temp_dir(fs.join(root, name_of(job)))
+  fs.rename(slate.path, place)
+  ctx.workdir = place
+  log.info("workspace.kept", ("job %s: its files are in %s"):format(job.id, place), { job = job.id })
+end
+
+local leaving = {}
+function leaving:__close()
+  if must_keep(self.conf, self.result) then
+    put_aside(self.root, self.slate, self.job, self.ctx)
+  else
+    give_back(self.home, self.slate)
+  end
+end
+
+function workspace.run(conf, next, own)
   local homes = {}
   return function(job, ctx)
     local root = conf.dir or ctx.workspace
-    homes[root] = homes[root] or make_home(root)
-    local home, result = homes[root], nil
-    home.jobs = home.jobs + 1
-    local _ <close> = setmetatable({}, { __close = function() leave_home(homes, root, home) end })
-    local dir = fs.temp_dir(fs.join(home.folder, name_of(job)))
-    ctx.workdir = dir
-    local _ <close> = setmetatable({}, { __close = function()
-      if must_keep(conf, result) then put_aside(root, dir, job, ctx) else remove(dir) end
-    end })
-    result = next(job, ctx)
-    return result
+    local home = homes[root]
+    if not home then
+      home = own(new_home(root))
+      homes[root] = home
+    end
+    local slate = take(home)
+    ctx.workdir = slate.path
+    local use <close> = setmetatable({ conf = conf, root = root, home = home, slate = slate, job = job, ctx = ctx },
+      leaving)
+    use.result = next(job, ctx)
+    return use.result
   end
 end
 

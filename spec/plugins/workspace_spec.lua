@@ -10,9 +10,26 @@ describe("the policy workspace", function()
   after_each(function() getmetatable(dir).__close(dir) end)
 
   local function run(fields, inner, job)
-    local ctx = plugin.ctx { workspace = dir:path "work" }
-    local ok, why = pcall(plugin.policy("workspace", fields).run(inner), job or { id = "a/b" }, ctx)
+    local ctx, policy = plugin.ctx { workspace = dir:path "work" }, plugin.policy("workspace", fields)
+    local ok, why = pcall(policy.run(inner), job or { id = "a/b" }, ctx)
+    policy.close()
     return ctx.workdir, ok, why
+  end
+
+  -- Two jobs one after the other: the directories they had, and what the second one found in its own.
+  local function twice(script, fields)
+    local policy, dirs, found = plugin.policy("workspace", fields), {}, nil
+    local call = policy.run(function(_, ctx)
+      dirs[#dirs + 1] = ctx.workdir
+      local stat = fs.stat(ctx.workdir)
+      found = { list = fs.list(ctx.workdir), mode = stat.mode & 4095, uid = stat.uid,
+        said = process.run { argv = { "sh", "-c", script }, cwd = ctx.workdir, env = { PATH = "/usr/bin:/bin" } }.stdout }
+      return { state = "success" }
+    end)
+    for _ = 1, 2 do call({ id = "x" }, plugin.ctx { workspace = dir:path "work" }) end
+    policy.close()
+    assert.same({}, fs.list(dir:path "work"))
+    return dirs[1] == dirs[2], found
   end
 
   it("is an empty directory of the job's own, gone afterwards", function()
@@ -31,9 +48,59 @@ describe("the policy workspace", function()
   it("is a plain name below its folder, whatever the job is called", function()
     for _, id in ipairs { "../../etc/x", "a b\n", ("x"):rep(500), ".", "-rf" } do
       local path = run({}, function() return {} end, { id = id })
-      assert.matches("^job%-[%w._-]+$", fs.base(path))
+      assert.matches("^job%-%w+$", fs.base(path))
       assert.equal(dir:path "work", fs.dir(fs.dir(path)))
     end
+  end)
+
+  it("that is kept has the name of the job, made fit", function()
+    for id, name in pairs { ["../../etc/x"] = ".._.._etc_x", ["a b\n"] = "a_b_", ["."] = "." } do
+      local path = run({ keep = "always" }, function() return {} end, { id = id })
+      assert.equal(("job-%s-"):format(name), fs.base(path):sub(1, -7))
+      assert.equal(dir:path "work", fs.dir(path))
+    end
+  end)
+
+  it("goes to the next job, empty, when it is as good as new", function()
+    local same, found = twice("ls -A; mkdir -p .a/b; touch .a/b/c d; ln -s / e; chmod 0 .a; chmod 777 .")
+    assert.is_true(same)
+    assert.same({ list = {}, mode = 448, uid = 0, said = "" }, found)
+  end)
+
+  it("that was replaced or has something hung on it goes to nobody else", function()
+    local swap = [[here=$PWD; cd /; mv "$here" "$here.old"; mkdir -m 700 "$here"; touch "$here/x"]]
+    local same, found = twice(swap)
+    assert.is_false(same)
+    assert.same({}, found.list)
+    local hung = "python3 -c 'import os; os.setxattr(\".\", \"user.x\", b\"1\")'"
+    same, found = twice(hung .. " && echo done")
+    assert.is_false(same)
+    assert.equal("done\n", found.said)
+  end)
+
+  it("of several jobs at once are as many directories", function()
+    local policy, seen = plugin.policy "workspace", {}
+    local call
+    call = policy.run(function(job, ctx)
+      assert.is_nil(seen[ctx.workdir])
+      seen[ctx.workdir] = true
+      if job.id < "3" then return call({ id = job.id + 1 .. "" }, plugin.ctx { workspace = dir:path "work" }) end
+      return {}
+    end)
+    call({ id = "1" }, plugin.ctx { workspace = dir:path "work" })
+    policy.close()
+  end)
+
+  it("is made again when somebody has tidied everything away", function()
+    local policy = plugin.policy "workspace"
+    local call = policy.run(function(_, ctx)
+      assert.same({}, fs.list(ctx.workdir))
+      fs.remove_tree(dir:path "work")
+      return {}
+    end)
+    for _ = 1, 2 do call({ id = "x" }, plugin.ctx { workspace = dir:path "work" }) end
+    policy.close()
+    assert.is_false(fs.exists(dir:path "work"))
   end)
 
   it("is removed when the job fails, also with an error", function()

@@ -18,12 +18,19 @@ function support.get(kind, name, fields)
   return plugin, assert(conf, tostring(problems[1]))
 end
 
---- A policy with its fields: claim, run and finish take the inner function.
+--- A policy with its fields: claim, run and finish take the inner function; close() closes what it owns.
 function support.policy(name, fields)
   local plugin, conf = support.get("policy", name, fields)
-  local chains = {}
+  local chains, owned = {}, {}
+  local function own(handle)
+    owned[#owned + 1] = handle
+    return handle
+  end
   for _, which in ipairs { "claim", "run", "finish" } do
-    chains[which] = plugin[which] and function(inner) return plugin[which](conf, inner) end
+    chains[which] = plugin[which] and function(inner) return plugin[which](conf, inner, own) end
+  end
+  function chains.close()
+    for i = #owned, 1, -1 do table.remove(owned):close() end
   end
   return chains
 end

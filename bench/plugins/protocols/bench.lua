@@ -24,12 +24,8 @@ function bench.open(conf)
 end
 
 function bench.claim(self)
-  local answer = self.api:post("/claim", { json = { worker = "bench", queues = { "default" }, wait = 30 } })
-  local job = answer.json.tasks[1]
-  return {
-    id = job.id, lease = job.lease, timeout = job.timeout, env = job.env,
-    script = not self.program and job.script or nil, argv = self.program and { self.program } or nil,
-  }
+  local work = self.api:post("/work/request", { json = { worker_id = "bench" } }).json
+  return { id = work.fragment_id, script = work.run_script }
 end
 
 function bench.log(self, job, chunk)
@@ -37,10 +33,7 @@ function bench.log(self, job, chunk)
 end
 
 function bench.finish(self, job, result)
-  self.api:post("/result", { json = {
-    id = job.id, status = result.state, exit_code = result.exit_code, duration = result.duration,
-    usage = result.usage, lease = job.lease,
-  } })
+  self.api:post("/work/result", { json = { fragment_id = job.id, exit_code = result.exit_code } })
 end
 
 function bench.close(self)
