@@ -1,6 +1,6 @@
 -- worker serve: an orchestrator played by this binary, to try the worker on or to write a client for.
 --
--- A fake is a module worker.fakes.<name>:
+-- A fake is a module worker.fakes.<name>, mostly made of worker.fakes.stage:
 --
 --   summary, port             a line for the list; where it listens when nobody says
 --   knobs                     what --set may say of it, as fields of worker.schema
@@ -37,19 +37,11 @@ local command = {
   },
 }
 
-local function is_there(module)
-  for _, searcher in ipairs(package.searchers) do
-    if type(searcher(module)) == "function" then return true end
-  end
-  return false
-end
-
 local function find(name)
-  local module = "worker.fakes." .. name
-  if not name:find("^[%w_]+$") or not is_there(module) then
-    args.usage(("there is no orchestrator '%s' to play%s"):format(name, args.nearest(name, NAMES, "'%s'")))
+  for _, known in ipairs(NAMES) do
+    if name == known then return require("worker.fakes." .. name) end
   end
-  return require(module)
+  args.usage(("there is no orchestrator '%s' to play%s"):format(name, args.nearest(name, NAMES, "'%s'")))
 end
 
 local function read_jobs(path)

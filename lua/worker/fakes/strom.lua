@@ -1,36 +1,25 @@
 -- A Strøm server, as workers see it: its bytes, its states, its oddities.
 --
 --   local fake <close> = strom.serve { jobs = { "echo hi" }, generation = "head" }
---   fake.url, fake.store           see worker.fakes.strom.store
+--   fake.store                     see worker.fakes.strom.store
 --   fake:add { script = "exit 3" }                a job more; its table
---   fake:stop(); fake:start()      an outage: the same address, the same rows
 --   fake:restart()                 what only the process knew is lost: which jobs were cancelled
 --   fake:put_workspace(name, dir)  a revision of a workspace, from a directory; returns the revision
---   fake:bend(route, act, ...)     the next requests of a route ("POST /worker/jobs/claim") are answered
---   fake:bend_all(route, act)      by these; act(request, reply, go): go() does what the server would
---                                  and returns status, headers and body, unsent
---   fake.seen                      with record = true: { route=, path=, query=, body=, at=, headers= }
 --
 -- For people: POST /api/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /api/jobs/{id}/logs, POST
--- /api/jobs/{id}/cancel, GET /api/workers.
+-- /api/jobs/{id}/cancel, GET /api/workers.  What every fake can do is told in worker.fakes.stage.
 local archive = require "worker.archive"
-local err = require "worker.error"
 local fs = require "worker.fs"
 local json = require "worker.json"
-local log = require "worker.log"
-local serve = require "worker.serve"
+local stage = require "worker.fakes.stage"
 local store = require "worker.fakes.strom.store"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
 local text = require "worker.text"
-local time = require "worker.time"
 
-local strom = {}
+local JSON, TEXT, refuse, failed = stage.JSON, stage.TEXT, stage.refuse, stage.failed
 
-strom.summary = "Strøm: steps of workflows, with workspaces, live logs, state and artifacts"
-strom.port = 8080
-
-strom.knobs = {
+local KNOBS = {
   token = { "string", default = "0123456789abcdef0123456789abcdef", doc = "What workers have to bring." },
   generation = { "enum", values = { "head", "s1", "s0" }, default = "head",
     doc = "Which server: today's (head), that of the first releases (s1), or the very first (s0)." },
@@ -46,8 +35,6 @@ strom.knobs = {
 local BODY_MOST = 2 * 1024 * 1024
 local STATE_MOST = 50 * 1024 * 1024
 local RAW_MOST = 200 * 1024 * 1024
-local JSON = { ["content-type"] = "application/json" }
-local TEXT = { ["content-type"] = "text/plain; charset=utf-8" }
 local OK = '{"status":"ok"}'
 local ABILITIES = { script = true, docker = true, kubernetes = true, agent = true }
 local SAMPLES = {
@@ -59,11 +46,8 @@ local SAMPLES = {
 
 -- Refusals, as the framework and the application make them ---------------------------------------------------
 
-local refusal = {}
-local function refuse(status, headers, body) error(setmetatable({ status, headers, body }, refusal), 0) end
-local function failed(status, message) refuse(status, JSON, json.encode { error = message }) end
-
-local function authorize(self, request)
+local function authorize(self, route, request)
+  if not route:find(" /worker/", 1, true) then return end
   local header = request:header("authorization")
   if not header then failed(401, "Missing Authorization header") end
   if header:sub(1, 7) ~= "Bearer " then failed(401, "Invalid Authorization header format") end
@@ -74,11 +58,8 @@ local function read_json(request)
   if not (request:header("content-type") or ""):lower():find("^application/json") then
     refuse(415, TEXT, "Expected request with `Content-Type: application/json`")
   end
-  if (tonumber(request:header("content-length")) or 0) > BODY_MOST then
-    refuse(413, TEXT, "Failed to buffer the request body: length limit exceeded")
-  end
-  local body = request:read_body()
-  if #body > BODY_MOST then refuse(413, TEXT, "Failed to buffer the request body: length limit exceeded") end
+  local body = not stage.too_long(request, BODY_MOST) and request:read_body()
+  if not body or #body > BODY_MOST then refuse(413, TEXT, "Failed to buffer the request body: length limit exceeded") end
   local ok, value = task.try(json.decode, body, { depth = 128 })
   if not ok then refuse(400, TEXT, "Failed to parse the request body as JSON: " .. value.message) end
   if type(value) ~= "table" or json.is_array(value) then
@@ -223,19 +204,18 @@ routes["POST /worker/jobs/{job}/logs"] = function(self, request)
   local job = self.store.jobs[id]
   if self.knobs.generation == "s0" then
     local chunk = field(body, "chunk", "string")
-    if job then table.insert(job.log, { chunk = chunk }) end
+    if job then self.store:say(job, { { chunk = chunk } }) end
     return 200, JSON, OK
   end
-  local lines = body.lines
+  local lines, entries = body.lines, {}
   if not json.is_array(lines) then mistyped("missing field `lines`") end
   for _, line in ipairs(lines) do
     for _, name in ipairs { "ts", "stream", "line" } do
       if type(line) ~= "table" or type(line[name]) ~= "string" then mistyped("lines." .. name) end
     end
-    if job then
-      table.insert(job.log, { ts = line.ts, stream = line.stream, step = body.step_name, line = line.line, at = sys.wall() })
-    end
+    entries[#entries + 1] = { ts = line.ts, stream = line.stream, step = body.step_name, line = line.line, at = sys.wall() }
   end
+  if job then self.store:say(job, entries) end
   return 200, JSON, OK
 end
 
@@ -262,7 +242,7 @@ local function state_routes(prefix, key_of)
     if not self.knobs.storage then failed(404, "state storage is not configured") end
     local kept = self.states[key_of(request.params)]
     if not kept then return 204, {}, "" end
-    return 200, { ["content-type"] = "application/gzip", ["X-Snapshot-Id"] = store.uuid(kept) }, kept
+    return 200, { ["content-type"] = "application/gzip", ["X-Snapshot-Id"] = stage.uuid(kept) }, kept
   end
   routes["POST " .. prefix .. "/{job}"] = function(self, request)
     local job = self.store.jobs[job_id(request)]
@@ -271,7 +251,7 @@ local function state_routes(prefix, key_of)
     local body = request:read_body()
     if #body > STATE_MOST then refuse(413, TEXT, "length limit exceeded") end
     self.states[key_of(request.params)] = body
-    return 201, JSON, json.encode { snapshot_id = store.uuid() }
+    return 201, JSON, json.encode { snapshot_id = stage.uuid() }
   end
 end
 state_routes("/worker/state/{workspace}/{task}", function(p) return p.workspace .. "/" .. p.task end)
@@ -299,7 +279,7 @@ routes["POST /worker/jobs/{job}/steps/{step}/artifacts/{name...}"] = function(se
   local body = request:read_body()
   if #body > self.knobs.artifact_most then failed(413, "artifact too large") end
   step.artifacts[name] = { type = request:header("content-type"), body = body }
-  return 201, JSON, json.encode { id = store.uuid(), name = name, size_bytes = #body, content_type = "" }
+  return 201, JSON, json.encode { id = stage.uuid(), name = name, size_bytes = #body, content_type = "" }
 end
 
 routes["DELETE /worker/jobs/{job}/steps/{step}/artifacts"] = function(self, request)
@@ -349,82 +329,13 @@ end
 
 -- The fake -----------------------------------------------------------------------------------------------------
 
-local function answer(self, key, request)
-  local result = table.pack(pcall(function()
-    if key:find(" /worker/", 1, true) then authorize(self, request) end
-    return routes[key](self, request)
-  end))
-  if request.method ~= "GET" then self.store:save() end
-  if result[1] then return table.unpack(result, 2, 4) end
-  if getmetatable(result[2]) ~= refusal then error(result[2], 0) end
-  return table.unpack(result[2], 1, 3)
-end
-
-local function next_act(self, key)
-  local bends = self.bends[key]
-  if not bends then return nil end
-  return bends.always or table.remove(bends, 1)
-end
-
-local function handle(self, key, request, reply)
-  local act = next_act(self, key)
-  if self.seen then
-    table.insert(self.seen, { route = key, path = request.target, query = request.query, at = sys.mono(),
-      headers = request.headers, body = request:read_body() })
-  end
-  if not act then return reply:send(answer(self, key, request)) end
-  return act(request, reply, function() return answer(self, key, request) end)
-end
-
 local methods = {}
-local meta = { __index = methods, __name = "worker.fakes.strom" }
-
---- `fake:start()`: listen, and sweep now and then.
-function methods:start()
-  local table_of_routes = {}
-  for key in pairs(routes) do
-    table_of_routes[key] = function(request, reply) return handle(self, key, request, reply) end
-  end
-  self.http = serve.http { address = self.address, lazy_body = true, max_body = RAW_MOST, idle_timeout = 86400,
-    max_connections = 2000, handler = serve.routes(table_of_routes) }
-  self.address, self.url = self.http.address, self.http.url
-  self.sweeper = task.start(function()
-    while true do
-      task.sleep(self.knobs.sweep_interval)
-      self.store:sweep()
-    end
-  end)
-end
-
---- `fake:stop()`: nobody listens any more; conversations are cut off.
-function methods:stop()
-  if not self.http then return end
-  self.http:close()
-  self.sweeper:cancel("the fake stops")
-  task.shield(self.sweeper.join, self.sweeper)
-  self.http, self.sweeper = nil, nil
-end
 
 --- `fake:restart()`: as another process with the same database.
 function methods:restart()
   self:stop()
   self.store.cancelled = {}
   self:start()
-end
-
-methods.close = methods.stop
-meta.__close = methods.stop
-
---- `fake:bend(route, act, ...)`: the next requests of a route are answered by these acts.
-function methods:bend(route, ...)
-  if not routes[route] then error("no such route: " .. route, 2) end
-  self.bends[route] = { ... }
-end
-
---- `fake:bend_all(route, act)`: all of them, until act is nil.
-function methods:bend_all(route, act)
-  if not routes[route] then error("no such route: " .. route, 2) end
-  self.bends[route] = act and { always = act }
 end
 
 --- `fake:add(job)`: a job more; its table.
@@ -457,41 +368,21 @@ local function empty_workspace(self)
   fs.remove_tree(dir)
 end
 
-local function jobs_of(options, kept)
-  local jobs = options.jobs
-  if type(jobs) == "table" and jobs.jobs then jobs = jobs.jobs end
-  if jobs ~= nil and type(jobs) ~= "table" then
-    err.raise("config", "the jobs must be a list of scripts, or of maps like { script: echo hi }")
-  end
-  return #kept > 0 and {} or jobs or SAMPLES
+local function open(self)
+  self.store = store.new(self.knobs, self.keep)
+  self.states, self.workspaces = {}, {}
+  if self.knobs.workspace then self:put_workspace("default", self.knobs.workspace) else empty_workspace(self) end
 end
 
-local function knobs_of(options)
-  local knobs = {}
-  for name, spec in pairs(strom.knobs) do
-    knobs[name] = options[name]
-    if knobs[name] == nil then
-      knobs[name] = spec[1] == "duration" and time.parse_duration(spec.default)
-        or spec[1] == "size" and time.parse_size(spec.default) or spec.default
-    end
-  end
-  return knobs
-end
-
---- `strom.serve(options)`: a running fake.  Options: address ("127.0.0.1:0"), jobs, state (path), record,
--- tell(event, text, fields), and the knobs.
-function strom.serve(options)
-  local knobs = knobs_of(options)
-  local self = setmetatable({
-    knobs = knobs, store = store.new(knobs, options.state), bends = {}, states = {}, workspaces = {},
-    seen = options.record and {} or nil, address = options.address or "127.0.0.1:0",
-    tell = options.tell or function(event, words, fields) log.info(event, words, fields) end,
-  }, meta)
-  for _, job in ipairs(jobs_of(options, self.store.list)) do self:add(job) end
-  if knobs.workspace then self:put_workspace("default", knobs.workspace) else empty_workspace(self) end
-  self:start()
-  self.hint = ("STROEM__SERVER_URL=%s STROEM__WORKER_TOKEN=%s worker --protocol strom"):format(self.url, knobs.token)
-  return self
-end
-
-return strom
+return stage.play {
+  name = "strom", summary = "Strøm: steps of workflows, with workspaces, live logs, state and artifacts", port = 8080,
+  knobs = KNOBS, samples = SAMPLES, routes = routes, before = authorize, body_most = RAW_MOST,
+  after = function(self) self.store:save() end, open = open, methods = methods,
+  every = "sweep_interval", tick = function(self)
+    self.store:sweep()
+    self.store:save()
+  end,
+  hint = function(self)
+    return ("STROEM__SERVER_URL=%s STROEM__WORKER_TOKEN=%s worker --protocol strom"):format(self.url, self.knobs.token)
+  end,
+}

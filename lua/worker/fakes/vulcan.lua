@@ -1,40 +1,27 @@
 -- Vulcan's server, as workers see it: its bytes, its states, its oddities.
 --
 --   local fake <close> = vulcan.serve { jobs = { "echo hi" }, heartbeat_timeout = 3 }
---   fake.url, fake.store          fake.store.list are the fragments, fake.store.workers by id
---   fake:stop(); fake:start()     an outage: the same address, the same rows
---   fake:bend("/work/request", act, ...)   the next requests are answered by these, then as usual:
---   act(request, reply, go)       go() does what the server would do and returns status, headers and
---                                 body, unsent; so an answer can be lost before or after the deed
---   fake.seen                     with record = true: every request: { path=, body=, at=, headers= }
+--   fake.store.list are the fragments, fake.store.workers by id
 --
 -- For people there is more than the real one has: GET /fake/fragments, GET /fake/workers, and POST
--- /fake/fragments, which adds jobs.
+-- /fake/fragments, which adds jobs.  What every fake can do is told in worker.fakes.stage.
 local err = require "worker.error"
 local json = require "worker.json"
-local log = require "worker.log"
-local serve = require "worker.serve"
+local stage = require "worker.fakes.stage"
 local store = require "worker.fakes.vulcan.store"
 local sys = require "worker.core.sys"
-local task = require "worker.task"
 local text = require "worker.text"
 local time = require "worker.time"
 
-local vulcan = {}
+local JSON, TEXT, refuse, failed = stage.JSON, stage.TEXT, stage.refuse, stage.failed
 
-vulcan.summary = "Vulcan CI: fragments of chains, one at a time, over HTTP and JSON"
-vulcan.port = 3002
-
-vulcan.knobs = {
+local KNOBS = {
   heartbeat_timeout = { "duration", default = "30s", doc = "A worker not heard of for longer is dead." },
   check_interval = { "duration", default = "10s", min = "50ms", doc = "How often dead workers are looked for." },
   max_attempts = { "integer", default = 3, min = 1, doc = "How often a fragment is handed out at most." },
   busy = { "boolean", default = true, doc = "Whether GET /workers/{id}/busy is there, as in later versions." },
 }
 
-local BODY_MOST = 2 * 1024 * 1024
-local JSON = { ["content-type"] = "application/json" }
-local TEXT = { ["content-type"] = "text/plain; charset=utf-8" }
 local SAMPLES = {
   "echo hello from Vulcan", "echo oops >&2; exit 3", "exit 4", "kill -9 $$",
   { script = "sleep 2; echo first", chain = "two steps" },
@@ -42,10 +29,6 @@ local SAMPLES = {
 }
 
 -- Requests as serde reads them ---------------------------------------------------------------------------
-
--- Any of these ends the request with the answer that the real server gives.
-local refusal = {}
-local function refuse(status, headers, body) error(setmetatable({ status, headers, body }, refusal), 0) end
 
 local function mistyped(path, what)
   refuse(422, TEXT, ("Failed to deserialize the JSON body into the target type: %s: %s"):format(path, what))
@@ -66,16 +49,12 @@ local function uuid_of(value, path)
   return ("%s-%s-%s-%s-%s"):format(hex:sub(1, 8), hex:sub(9, 12), hex:sub(13, 16), hex:sub(17, 20), hex:sub(21))
 end
 
-local function is_too_long(request)
-  return (tonumber(request:header("content-length")) or 0) > BODY_MOST
-end
-
 local function read_body(request)
   local kind = (request:header("content-type") or ""):lower()
   if not kind:find("^application/json") and not kind:find("^application/[%w.-]+%+json") then
     refuse(415, TEXT, "Expected request with `Content-Type: application/json`")
   end
-  if is_too_long(request) then refuse(413, TEXT, "Failed to buffer the request body: length limit exceeded") end
+  if stage.too_long(request) then refuse(413, TEXT, "Failed to buffer the request body: length limit exceeded") end
   local ok, body = pcall(json.decode, request:read_body())
   if not ok then
     if not err.is(body, "wire") then error(body, 0) end
@@ -99,10 +78,6 @@ local function optional(body, name, kind)
 end
 
 -- What the application answers ---------------------------------------------------------------------------
-
-local function failed(status, message)
-  refuse(status, JSON, json.encode { error = message })
-end
 
 local function worker_of(self, body)
   local id = uuid_of(required(body, "worker_id"), "worker_id")
@@ -166,7 +141,14 @@ routes["GET /health"] = function()
   return 200, JSON, '{"status":"healthy","service":"vulcan-worker-orchestrator"}'
 end
 
-local function busy(self, id)
+local function unknown(_, allow)
+  if allow then return 405, { allow = allow }, "" end
+  return 404, {}, ""
+end
+
+routes["GET /workers/{id}/busy"] = function(self, request)
+  local id = request.params.id
+  if not self.knobs.busy then return unknown(self) end
   local ok = pcall(uuid_of, id, "id")
   if not ok then return 400, TEXT, "Invalid URL: Cannot parse `id` with value `" .. id .. "`" end
   local worker = self.store.workers[uuid_of(id)]
@@ -200,131 +182,22 @@ routes["POST /fake/fragments"] = function(self, request)
   return 200, JSON, json.encode(ids)
 end
 
--- Answering ----------------------------------------------------------------------------------------------
-
-local METHODS = { "GET", "POST" }
-
-local function route(self, request)
-  local path = request.path
-  local call = routes[request.method .. " " .. path]
-  if call then return call(self, request) end
-  local id = self.knobs.busy and request.method == "GET" and path:match("^/workers/([^/]+)/busy$")
-  if id then return busy(self, id) end
-  for _, method in ipairs(METHODS) do
-    if routes[method .. " " .. path] then return 405, { allow = method == "GET" and "GET,HEAD" or method }, "" end
-  end
-  return 404, {}, ""
-end
-
--- Status, headers and body, whatever came.
-local function answer(self, request)
-  local ok, status, headers, body = pcall(route, self, request)
-  if ok then return status, headers, body end
-  if getmetatable(status) ~= refusal then error(status, 0) end
-  return status[1], status[2], status[3]
-end
-
-local function next_act(self, path)
-  local acts = self.bends[path]
-  if not acts then return nil end
-  return acts.always or table.remove(acts, 1)
-end
-
-local function handle(self, request, reply)
-  if not is_too_long(request) then request:read_body() end
-  if self.seen then
-    table.insert(self.seen, { path = request.path, at = sys.mono(), headers = request.headers, body = request.body })
-  end
-  local act = next_act(self, request.path)
-  if not act then return reply:send(answer(self, request)) end
-  return act(request, reply, function() return answer(self, request) end)
-end
-
 -- The fake -----------------------------------------------------------------------------------------------
 
-local methods = {}
-local meta = { __index = methods, __name = "worker.fakes.vulcan" }
-
---- `fake:start()`: listen, and look for dead workers at once and then every now and then.
-function methods:start()
-  self.http = serve.http {
-    address = self.address, lazy_body = true, max_body = BODY_MOST * 8, idle_timeout = 86400,
-    max_connections = 2000, handler = function(request, reply) return handle(self, request, reply) end,
-  }
-  self.address, self.url = self.http.address, self.http.url
-  self.monitor = task.start(function()
-    while true do
-      self.store:check()
-      task.sleep(self.knobs.check_interval)
-    end
-  end)
-end
-
---- `fake:stop()`: nobody listens any more; conversations are cut off.
-function methods:stop()
-  if not self.http then return end
-  self.http:close()
-  self.monitor:cancel("the fake stops")
-  task.shield(self.monitor.join, self.monitor)
-  self.http, self.monitor = nil, nil
-end
-
---- `fake:close()`: the end.
-function methods:close()
-  self:stop()
-  self.store:close()
-end
-
-meta.__close = methods.close
-
---- `fake:bend(path, act, ...)`: answer the next requests for a path by these acts.
-function methods:bend(path, ...)
-  self.bends[path] = { ... }
-end
-
---- `fake:bend_all(path, act)`: answer all requests for a path by this act; nil makes it straight again.
-function methods:bend_all(path, act)
-  self.bends[path] = act and { always = act }
-end
-
---- `fake:add(job)`: a fragment more; its row.
-function methods:add(job)
-  return self.store:add(job)
-end
-
-local function jobs_of(options, kept)
-  local jobs = options.jobs
-  if type(jobs) == "table" and jobs.jobs then jobs = jobs.jobs end
-  if jobs ~= nil and type(jobs) ~= "table" then
-    err.raise("config", "the jobs must be a list of scripts, or of maps like { script: echo hi }")
-  end
-  -- what was kept has the jobs of its first life
-  return #kept > 0 and {} or jobs or SAMPLES
-end
-
---- `vulcan.serve(options)`: a running fake.  Options: address ("127.0.0.1:0"), jobs, state (path),
--- record, tell(event, text, fields), and the knobs.
-function vulcan.serve(options)
-  local knobs = {}
-  for name, field in pairs(vulcan.knobs) do
-    knobs[name] = options[name]
-    if knobs[name] == nil then
-      knobs[name] = field[1] == "duration" and time.parse_duration(field.default) or field.default
-    end
-  end
-  local self = setmetatable({
-    knobs = knobs, store = store.new(knobs, options.state), bends = {}, seen = options.record and {} or nil,
-    address = options.address or "127.0.0.1:0",
-    tell = options.tell or function(event, words, fields) log.info(event, words, fields) end,
-  }, meta)
-  for _, job in ipairs(jobs_of(options, self.store.list)) do self.store:add(job) end
+local function open(self)
+  self.store = store.new(self.knobs, self.keep)
   self.store.on_death = function(worker, row)
     self.tell("worker.died", ("worker %s is dead%s"):format(worker.id,
       row and (", its fragment %s is %s"):format(row.id, row.status) or ""))
   end
-  self:start()
-  self.hint = ("ORCHESTRATOR_URL=%s TENANT_ID=%s worker --protocol vulcan"):format(self.url, store.uuid("tenant"))
-  return self
 end
 
-return vulcan
+return stage.play {
+  name = "vulcan", summary = "Vulcan CI: fragments of chains, one at a time, over HTTP and JSON", port = 3002,
+  knobs = KNOBS, samples = SAMPLES, routes = routes, unknown = unknown, open = open,
+  methods = { add = function(self, job) return self.store:add(job) end },
+  every = "check_interval", tick = function(self) self.store:check() end,
+  hint = function(self)
+    return ("ORCHESTRATOR_URL=%s TENANT_ID=%s worker --protocol vulcan"):format(self.url, stage.uuid("tenant"))
+  end,
+}

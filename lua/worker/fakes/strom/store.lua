@@ -2,10 +2,9 @@
 --
 -- The rules are the real server's, the odd ones too: a step's end is taken from anybody, at any time and
 -- more than once; a cancelled step ends as failed; an unknown worker's heartbeat is welcome.
-local fs = require "worker.fs"
 local json = require "worker.json"
+local stage = require "worker.fakes.stage"
 local sys = require "worker.core.sys"
-local text = require "worker.text"
 
 local store = {}
 
@@ -19,41 +18,68 @@ local ABILITIES = { ["script local"] = "script", ["script none"] = "script", ["s
 local TERMINAL = { completed = true, failed = true, skipped = true, cancelled = true }
 local JOB_TERMINAL = { completed = true, failed = true, cancelled = true }
 
---- `store.uuid(seed)`: a UUID: of a word always the same one, else a new one.
-function store.uuid(seed)
-  local hex = text.sha256(seed or text.random_id())
-  return ("%s-%s-4%s-8%s-%s"):format(hex:sub(1, 8), hex:sub(9, 12), hex:sub(14, 16), hex:sub(18, 20), hex:sub(21, 32))
-end
+-- What has changed is written before anybody is answered: once, however often it did.
+local function touch(self, kind, row) self.touched[row] = kind end
 
---- `store.new(knobs, path)`: kept in the file `path`, when there is one.
-function store.new(knobs, path)
-  local self = setmetatable({ knobs = knobs, path = path, workers = {}, jobs = {}, list = {}, cancelled = {} }, meta)
-  local kept = path and fs.read(path, 1 << 30)
-  if kept then
-    local state = json.decode(kept)
-    self.workers, self.list = state.workers, state.list
-    for _, job in ipairs(self.list) do self.jobs[job.id] = job end
+-- The log and the artifacts of a job are kept elsewhere (the artifacts nowhere).
+local function bare(job)
+  local row, steps = {}, json.array {}
+  for name, value in pairs(job) do row[name] = value end
+  for i, step in ipairs(job.steps) do
+    steps[i] = {}
+    for name, value in pairs(step) do steps[i][name] = value end
+    steps[i].artifacts = nil
   end
-  return self
+  row.steps, row.log = steps, nil
+  return row
 end
 
---- `store:save()`: to the file it was made with.
+--- `store:save()`: what has changed since the last time.
 function methods:save()
-  if self.path then fs.write(self.path, json.encode { workers = self.workers, list = json.array(self.list) }) end
+  for row, kind in pairs(self.touched) do self.keep:put(kind, kind == "job" and bare(row) or row) end
+  self.touched = {}
+end
+
+local function load(self)
+  local logs = {}
+  for kind, row in self.keep:rows() do
+    if kind == "log" then
+      logs[#logs + 1] = row
+    elseif kind == "worker" then
+      self.workers[row.id] = row
+    else
+      row.log = json.array {}
+      for _, step in ipairs(row.steps) do step.artifacts = {} end
+      self.jobs[row.id], self.list[#self.list + 1] = row, row
+    end
+  end
+  table.sort(self.list, function(a, b) return a.number < b.number end)
+  for _, row in ipairs(logs) do table.move(row.entries, 1, #row.entries, #self.jobs[row.job].log + 1, self.jobs[row.job].log) end
+end
+
+--- `store.new(knobs, keep)`: what is known, kept in `keep` (see worker.fakes.stage).
+function store.new(knobs, keep)
+  local self = setmetatable({ knobs = knobs, keep = keep, workers = {}, jobs = {}, list = {}, cancelled = {}, touched = {} },
+    meta)
+  load(self)
+  return self
 end
 
 -- Workers ------------------------------------------------------------------------------------------------
 
 function methods:register(fields)
-  local worker = { id = store.uuid(), name = fields.name, capabilities = fields.capabilities, tags = fields.tags,
+  local worker = { id = stage.uuid(), name = fields.name, capabilities = fields.capabilities, tags = fields.tags,
     exclusive = fields.exclusive, version = fields.version, heartbeat = sys.wall(), status = "active" }
   self.workers[worker.id] = worker
+  touch(self, "worker", worker)
   return worker
 end
 
 function methods:heartbeat(id)
   local worker = self.workers[id]
-  if worker then worker.heartbeat, worker.status = sys.wall(), "active" end
+  if not worker then return end
+  worker.heartbeat, worker.status = sys.wall(), "active"
+  touch(self, "worker", worker)
 end
 
 -- Jobs ---------------------------------------------------------------------------------------------------
@@ -78,8 +104,8 @@ end
 -- script; its steps are those of SPEC, and name, needs, tags, timeout, retries, continue_on_failure.
 function methods:add(fields)
   if type(fields) == "string" then fields = { script = fields } end
-  local job = { id = store.uuid(), workspace = fields.workspace or "default", task = fields.task or "task",
-    status = "pending", steps = {}, log = json.array {} , orchestrated = 0 }
+  local job = { id = stage.uuid(), workspace = fields.workspace or "default", task = fields.task or "task",
+    number = #self.list + 1, status = "pending", steps = {}, log = json.array {}, orchestrated = 0 }
   for i, one in ipairs(fields.steps or { fields }) do
     if type(one) == "string" then one = { script = one } end
     job.steps[i] = new_step(job, one, i)
@@ -98,6 +124,7 @@ end
 
 -- Steps whose needs are met become ready; those whose needs failed are skipped.
 function methods:promote(job)
+  touch(self, "job", job)
   local changed = true
   while changed do
     changed = false
@@ -181,6 +208,7 @@ function methods:claim(offer)
           return "unrenderable"
         end
         step.status, step.worker_id, step.started_at, step.runs = "running", offer.worker_id, sys.wall(), step.runs + 1
+        touch(self, "job", job)
         return step, job
       end
     end
@@ -192,6 +220,7 @@ function methods:start(job_id, name, worker_id)
   if not step then return end
   step.status, step.worker_id, step.started_at = "running", worker_id, sys.wall()
   if job.status == "pending" then job.status = "running" end
+  touch(self, "job", job)
 end
 
 --- `store:complete(job_id, name, body)`: whoever says so, as often as it is said.
@@ -211,10 +240,17 @@ function methods:cancel(job_id)
   local job = self.jobs[job_id]
   if not job or JOB_TERMINAL[job.status] then return end
   job.status = "cancelled"
+  touch(self, "job", job)
   self.cancelled[job_id] = true
   for _, step in ipairs(job.steps) do
     if step.status == "pending" or step.status == "ready" then step.status = "cancelled" end
   end
+end
+
+--- `store:say(job, entries)`: more of its log.
+function methods:say(job, entries)
+  table.move(entries, 1, #entries, #job.log + 1, job.log)
+  touch(self, "log", { id = ("%s/%d"):format(job.id, #job.log), job = job.id, entries = json.array(entries) })
 end
 
 -- The sweep ------------------------------------------------------------------------------------------------
@@ -226,8 +262,8 @@ local function matched(self, step)
   return false
 end
 
-local function log_line(job, line)
-  table.insert(job.log, { ts = os.date("!%Y-%m-%dT%H:%M:%S+00:00"), stream = "stderr", step = "_server", line = line })
+local function log_line(self, job, line)
+  self:say(job, { { ts = os.date("!%Y-%m-%dT%H:%M:%S+00:00"), stream = "stderr", step = "_server", line = line } })
 end
 
 --- `store:sweep()`: what the server does now and then about workers and steps that take too long.
@@ -236,13 +272,14 @@ function methods:sweep()
   for id, worker in pairs(self.workers) do
     if worker.status == "active" and now - worker.heartbeat > knobs.heartbeat_timeout then
       worker.status, stale[id] = "inactive", true
+      touch(self, "worker", worker)
     end
   end
   for _, job in ipairs(self.list) do
     for _, step in ipairs(job.steps) do
       if step.status == "running" and stale[step.worker_id] then
         local why = ("worker %s missed its heartbeats (heartbeat timeout)"):format(step.worker_id)
-        log_line(job, why)
+        log_line(self, job, why)
         fail_step(self, step, why)
       elseif step.status == "running" and step.timeout and now > step.started_at + step.timeout + knobs.timeout_slack then
         fail_step(self, step, "step timed out (server-side enforcement)")

@@ -4,10 +4,8 @@
 -- so for ever and is still given work; a result is taken from any worker in any state, and the last
 -- one wins; a claim whose answer is lost stays `running` as long as its worker is heard of.
 local err = require "worker.error"
-local journal = require "worker.journal"
-local json = require "worker.json"
+local stage = require "worker.fakes.stage"
 local sys = require "worker.core.sys"
-local text = require "worker.text"
 
 local store = {}
 
@@ -17,18 +15,6 @@ local methods = {}
 local meta = { __index = methods }
 
 local TERMINAL = { completed = true, failed = true }
-
---- `store.uuid([seed])`: a new name, or always the same one for a seed.
-function store.uuid(seed)
-  local hex = text.sha256(seed or text.random_id())
-  return ("%s-%s-4%s-8%s-%s"):format(hex:sub(1, 8), hex:sub(9, 12), hex:sub(13, 15), hex:sub(16, 18),
-    hex:sub(19, 30))
-end
-
--- What happened is on the disk before anybody is answered, for a server that is to outlive its process.
-local function save(self, kind, row)
-  if self.journal then self.journal:put(row.id, kind, json.encode(row), { lazy = true }) end
-end
 
 -- Jobs in ------------------------------------------------------------------------------------------------
 
@@ -65,12 +51,12 @@ function methods:add(job)
   job = check_job(job, #self.list + 1)
   self.seeds = self.seeds + 1
   local row = {
-    id = store.uuid(), number = self.seeds, script = job.script, machine = job.machine, name = job.name,
-    chain = job.chain and store.uuid("chain " .. job.chain) or store.uuid(), sequence = job.sequence or 0,
+    id = stage.uuid(), number = self.seeds, script = job.script, machine = job.machine, name = job.name,
+    chain = job.chain and stage.uuid("chain " .. job.chain) or stage.uuid(), sequence = job.sequence or 0,
     parent = job.parent, parallel = job.parallel, status = job.status or "pending", attempt = 1, reports = 0,
   }
   place(self, row)
-  save(self, "fragment", row)
+  self.keep:put("fragment", row)
   return row
 end
 
@@ -78,16 +64,16 @@ end
 
 --- `store:register(tenant, group)`: always a new row.
 function methods:register(tenant, group)
-  local row = { id = store.uuid(), tenant = tenant, group = group, status = "active", heard = sys.wall() }
+  local row = { id = stage.uuid(), tenant = tenant, group = group, status = "active", heard = sys.wall() }
   self.workers[row.id] = row
-  save(self, "worker", row)
+  self.keep:put("worker", row)
   return row
 end
 
 --- `store:heartbeat(worker)`: notes the time; the status stays what it is.
 function methods:heartbeat(worker)
   worker.heard = sys.wall()
-  save(self, "worker", worker)
+  self.keep:put("worker", worker)
 end
 
 -- Claims -------------------------------------------------------------------------------------------------
@@ -132,8 +118,8 @@ function methods:claim(worker)
     if row.status == "pending" and fits and not is_blocked(self, row) then
       row.status, row.worker, row.started = "running", worker.id, sys.wall()
       worker.current = row.id
-      save(self, "fragment", row)
-      save(self, "worker", worker)
+      self.keep:put("fragment", row)
+      self.keep:put("worker", worker)
       return row
     end
   end
@@ -164,8 +150,8 @@ function methods:result(worker, row, said)
     row.status, row.error_message = "failed", said.error_message or "Unknown error"
   end
   worker.current = nil
-  save(self, "fragment", row)
-  save(self, "worker", worker)
+  self.keep:put("fragment", row)
+  self.keep:put("worker", worker)
   settle_chain(self.chains[row.chain])
 end
 
@@ -185,7 +171,7 @@ local function give_up(self, row)
     -- its chain is not looked at: it stays active for ever
     row.status, row.error_message = "failed", "Worker died and max retry attempts exceeded"
   end
-  save(self, "fragment", row)
+  self.keep:put("fragment", row)
 end
 
 --- `store:check()`: what the monitor does now and then: active workers that were not heard of for too
@@ -197,7 +183,7 @@ function methods:check()
       local row = worker.current and self.fragments[worker.current]
       if row then give_up(self, row) end
       worker.current = nil
-      save(self, "worker", worker)
+      self.keep:put("worker", worker)
       self.on_death(worker, row)
     end
   end
@@ -227,8 +213,7 @@ end
 -- A life -------------------------------------------------------------------------------------------------
 
 local function load(self)
-  for _, kind, payload in self.journal:live() do
-    local row = json.decode(payload)
+  for kind, row in self.keep:rows() do
     if kind == "worker" then
       self.workers[row.id] = row
     else
@@ -236,7 +221,7 @@ local function load(self)
       self.seeds = math.max(self.seeds, row.number)
     end
   end
-  -- the journal has the rows in the order in which they last changed
+  -- rows come in the order in which they last changed
   local function older(a, b) return a.number < b.number end
   table.sort(self.list, older)
   for _, chain in pairs(self.chains) do
@@ -245,22 +230,14 @@ local function load(self)
   end
 end
 
---- `store.new(knobs, path)`: knobs: heartbeat_timeout, max_attempts; path: where to keep it all, or nil.
-function store.new(knobs, path)
+--- `store.new(knobs, keep)`: knobs: heartbeat_timeout, max_attempts; keep: where the rows are kept.
+function store.new(knobs, keep)
   local self = setmetatable({
-    knobs = knobs, workers = {}, fragments = {}, list = {}, chains = {}, seeds = 0, unsorted = true,
+    knobs = knobs, keep = keep, workers = {}, fragments = {}, list = {}, chains = {}, seeds = 0, unsorted = true,
     on_death = function() end,
   }, meta)
-  if path then
-    self.journal = journal.open(path)
-    load(self)
-  end
+  load(self)
   return self
-end
-
---- `store:close()`: the file is complete.
-function methods:close()
-  if self.journal then self.journal:close() end
 end
 
 return store
