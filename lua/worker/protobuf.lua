@@ -330,6 +330,8 @@ function protobuf.load(given, options)
   function self.entry_of(field, of)
     local entry = new_shape(field.where)
     fill(self, entry, { key = { 1, of.key }, value = { 2, of[2] } })
+    -- both are always written, as everybody does
+    for _, part in ipairs(entry.fields) do part.explicit = true end
     return entry
   end
   for name, values in pairs(given.enums or {}) do self.enums[name] = wire.enum(values) end

@@ -328,6 +328,19 @@ describe("lua/worker/README.md", function()
     end)
   end
 
+  it("shows the table that `worker proto` makes of a file #realtime", function()
+    local dir <close> = scratch.dir()
+    for i, block in ipairs(LIBRARY.blocks) do
+      if block.lang == "proto" then
+        dir:write("acme.proto", block.text)
+        local run = program.run { "proto", dir:path "acme.proto" }
+        assert.equal(LIBRARY.blocks[i + 1].text, run.stdout)
+        return
+      end
+    end
+    error "there is no such file"
+  end)
+
   it("has a section for every module that plugins may require, and an index of them", function()
     local sandbox = fs.read "lua/worker/sandbox.lua"
     for name in sandbox:match("local LIBRARY = (%b{})"):gmatch("(%w+) = true") do
