@@ -7,6 +7,7 @@ local commands = require "worker.commands"
 local err = require "worker.error"
 local exit = require "worker.exit"
 local log = require "worker.log"
+local shelf = require "worker.tools.shelf"
 local sys = require "worker.core.sys"
 
 local main = {}
@@ -97,6 +98,19 @@ local function wants_general_help(name, argv)
   return #argv > 0
 end
 
+-- Until a configuration says more, tools are those in the folders that need not be named.
+local function shipped_tools()
+  local opened
+  local function open()
+    opened = opened or require("worker.registry").open(require("worker.places").plugin_dirs()):shelf()
+    return opened
+  end
+  return {
+    get = function(_, name) return open():get(name) end,
+    names = function() return open():names() end,
+  }
+end
+
 local function dispatch(state, argv)
   local name, rest = main.split(argv)
   if wants_general_help(name, rest) then
@@ -114,6 +128,7 @@ local function dispatch(state, argv)
   end
   if values.version then command, values = commands.get("version"), {} end
   setup_log(values, command.log_level)
+  shelf.set(shipped_tools())
   return command.run(values, words, registry)
 end
 

@@ -8,6 +8,7 @@ local fs = require "worker.fs"
 local guard = require "worker.guard"
 local sandbox = require "worker.sandbox"
 local schema = require "worker.schema"
+local shape = require "worker.tools.shape"
 local text = require "worker.text"
 
 local registry = {}
@@ -27,8 +28,15 @@ local KINDS = {
   },
   executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = { "isolation" } },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" }, data = {} },
+  tool = { folder = "tools", needs = { "command" }, slots = { "command" }, data = {}, read = shape.read },
 }
+
+--- The kinds of plugins, in the order in which they are told.
+registry.KINDS = { "protocol", "executor", "policy", "tool" }
 local COMMON = { "kind", "name", "api", "config", "check", "doc" }
+
+--- `registry.folder(kind)`: the folder with the plugins of a kind.
+function registry.folder(kind) return KINDS[kind].folder end
 
 local function read(path)
   return fs.read(path, SOURCE_MOST)
@@ -87,7 +95,10 @@ local function check_plugin(plugin, kind_name, name)
   if plugin.config ~= nil and type(plugin.config) ~= "table" then return "config must be a table" end
   local wrong = schema.verify(plugin.config or {})
   if wrong[1] then return "config: " .. tostring(wrong[1]) end
-  return check_slots(plugin, KINDS[kind_name])
+  local kind = KINDS[kind_name]
+  local missing = check_slots(plugin, kind)
+  if missing or not kind.read then return missing end
+  return (select(2, kind.read(plugin)))
 end
 
 -- Loading --------------------------------------------------------------------------------------------
@@ -170,10 +181,18 @@ function methods:names(kind)
   return words_of(self.found[kind] or {})
 end
 
+--- `registry:shelf()`: the tools, as worker.tools looks for them.
+function methods:shelf()
+  return {
+    get = function(_, name) return self:get("tool", name) end,
+    names = function() return self:names "tool" end,
+  }
+end
+
 --- `registry:all()`: every plugin found: { kind, name, path, plugin or nil, problem or nil }.
 function methods:all()
   local list = {}
-  for _, kind in ipairs { "protocol", "executor", "policy" } do
+  for _, kind in ipairs(registry.KINDS) do
     for _, name in ipairs(self:names(kind)) do
       self:get(kind, name)
       list[#list + 1] = self.found[kind][name]

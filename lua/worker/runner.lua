@@ -14,6 +14,7 @@ local fs = require "worker.fs"
 local health = require "worker.health"
 local log = require "worker.log"
 local record = require "worker.record"
+local shelf = require "worker.tools.shelf"
 local stats = require "worker.stats"
 local supervisor = require "worker.supervisor"
 local sys = require "worker.core.sys"
@@ -108,6 +109,7 @@ end
 local function apply(self, conf)
   local now, changes = by_name(self.servers), {}
   self.conf = conf
+  shelf.set(conf.registry and conf.registry:shelf())
   for _, entry in ipairs(conf.servers) do
     local old = now[entry.name]
     now[entry.name] = nil
@@ -225,6 +227,7 @@ function methods:run()
     log.error("worker.state", tostring(kept))
     return err.is(kept, "busy") and EXIT_TWIN or EXIT_IO
   end
+  shelf.set(self.conf.registry and self.conf.registry:shelf())
   self.shared.record = kept
   self.shared.supervisor = supervisor.new()
   self.shared.events:listen(function(name, facts)

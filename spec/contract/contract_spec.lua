@@ -1,5 +1,5 @@
 -- What every plugin that is shipped has to keep, whatever it does.
-local agent_slots = { protocol = { "open", "claim" }, executor = { "run" }, policy = {} }
+local agent_slots = { protocol = { "open", "claim" }, executor = { "run" }, policy = {}, tool = { "command" } }
 local err = require "worker.error"
 local fs = require "worker.fs"
 local registry = require "worker.registry"
@@ -129,6 +129,36 @@ describe("the shipped plugins", function()
         for name in pairs(_G) do assert.is_true(before[name], name) end
         assert.is_nil(next(env))
       end)
+
+      if entry.kind == "tool" then
+        local tools = require "worker.tools"
+
+        it("says what its container is like", function()
+          local about = tools.about(entry.name)
+          assert.is_true(about.cpus > 0 and about.memory > 0 and about.pids > 0 and about.timeout > 0)
+          assert.is_truthy(about.image:find("^[%w][%w%._/-]*:[%w._-]+$"), about.image .. " has no tag")
+          for _, argument in ipairs { "path", "target", "file", "directory" } do
+            local path = false
+            for _, name in ipairs(about.paths) do path = path or name == argument end
+            assert.equal((plugin.config or {})[argument] ~= nil, path, argument .. " is a path")
+          end
+        end)
+
+        it("makes an argv of its examples, whose paths are those of the container", function()
+          local parameters = {}
+          for name, field in pairs(plugin.config or {}) do parameters[name] = field.example end
+          local job = tools.job({ tool = entry.name, parameters = parameters }, { workspaces = { ["*"] = "/" } })
+          for _, word in ipairs(job.argv) do assert.is_string(word) end
+          for _, name in ipairs(tools.about(entry.name).paths) do
+            local path = parameters[name] or plugin.config[name].default
+            local found = false
+            for _, word in ipairs(job.argv) do
+              found = found or word == fs.clean(fs.join("/workspace", path))
+            end
+            assert.is_true(found, path .. " is in " .. table.concat(job.argv, " "))
+          end
+        end)
+      end
 
       if entry.kind == "policy" then
         it("returns a function for each chain it is in, from its defaults", function()

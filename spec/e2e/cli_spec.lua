@@ -396,7 +396,7 @@ describe("the command line", function()
   end)
 
   describe("new", function()
-    for _, kind in ipairs { "protocol", "executor", "policy" } do
+    for _, kind in ipairs { "protocol", "executor", "policy", "tool" } do
       it("writes a " .. kind .. " whose spec passes as it is #realtime", function()
         local code, out = worker("new", kind, "my-own")
         assert.equal(0, code)
@@ -464,10 +464,10 @@ describe("the command line", function()
     end)
 
     it("knows the plugins that are there", function()
-      plugin("protocol", "fine")
-      plugin("policy", "finest")
-      assert.equal("fine", bash(BINARY, "--protocol", "fi"))
-      assert.equal("fine finest", bash(BINARY, "explain", "fi"))
+      plugin("protocol", "gentle")
+      plugin("policy", "gentlest")
+      assert.equal("gentle", bash(BINARY, "--protocol", "ge"))
+      assert.equal("gentle gentlest", bash(BINARY, "explain", "ge"))
     end)
 
     it("knows every option of every command", function()

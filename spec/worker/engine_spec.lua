@@ -191,6 +191,21 @@ describe("worker.engine", function()
     assert.equal("success", run(fake, { container = { network = "bridge" } }, { allow = { "network" } }).state)
   end)
 
+  it("gives more without a word of the executor only to what the configuration itself asks for", function()
+    local grant = require("worker.engine.order").grant
+    local fake = engines.fake()
+    local function asked()
+      return { network = "bridge", user = "1:2", mounts = { { source = "/tmp", target = "/t", write = true } } }
+    end
+    assert.matches("allow", select(2, run(fake, { container = asked() })).message)
+    assert.equal("success", run(fake, { container = grant(asked()) }).state)
+    local order = created(fake)
+    assert.same({ "bridge", "1:2" }, { order.HostConfig.NetworkMode, order.User })
+    assert.same({ { Type = "bind", Source = "/tmp", Target = "/t", ReadOnly = false } }, order.HostConfig.Mounts)
+    local copied = json.decode(json.encode(grant(asked())))
+    assert.matches("allow", select(2, run(fake, { container = copied })).message)
+  end)
+
   it("mounts for a job only what really lies in one of the roots", function()
     local scratch = require "spec.support.scratch"
     local dir <close> = scratch.dir()

@@ -116,7 +116,7 @@ local function check_plugins(options)
   local registry = registries.open(options.plugins)
   local problems, rows = all_plugin_problems(registry), plugin_rows(registry)
   if #rows == 0 then
-    problems[1] = ("no plugins in %s: they belong into protocols/, executors/ and policies/"):format(
+    problems[1] = ("no plugins in %s: they belong into protocols/, executors/, policies/ and tools/"):format(
       table.concat(options.plugins, ", "))
   end
   return finish(options, problems, {}, function()

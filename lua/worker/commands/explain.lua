@@ -2,10 +2,13 @@
 local about = require "worker.about"
 local args = require "worker.args"
 local err = require "worker.error"
+local json = require "worker.json"
 local places = require "worker.places"
 local registries = require "worker.registry"
 local schema = require "worker.schema"
+local shape = require "worker.tools.shape"
 local terminal = require "worker.terminal"
+local time = require "worker.time"
 
 local command = {
   summary = "what a plugin does and how it is configured, with YAML to copy",
@@ -22,13 +25,13 @@ local command = {
   },
 }
 
-local KINDS = { protocol = "protocol", executor = "executor", policy = "policy",
-  protocols = "protocol", executors = "executor", policies = "policy" }
+local KINDS = {}
+for _, kind in ipairs(registries.KINDS) do KINDS[kind], KINDS[registries.folder(kind)] = kind, kind end
 
 local function find(registry, word)
   local kind, name = word:match("^(.-)/(.+)$")
   if kind and not KINDS[kind] then
-    args.usage(("a kind of plugin is protocol, executor or policy, not '%s'"):format(kind))
+    args.usage(("a kind of plugin is one of %s, not '%s'"):format(table.concat(registries.KINDS, ", "), kind))
   end
   local found, names = {}, {}
   for _, entry in ipairs(registry:all()) do
@@ -47,7 +50,30 @@ local function find(registry, word)
   return found[1]
 end
 
+-- What a tool says of its container.
+local function container_of(plugin)
+  local said = shape.read(plugin)
+  return terminal.columns({
+    { "image", said.image },
+    { "limits", ("%s processors, %s memory, %d processes, %s"):format(said.cpus, time.format_size(said.memory), said.pids,
+      time.format_duration(said.timeout)) },
+    { "workspace", said.workspace or "none" },
+    { "network", said.network and "yes" or "none" },
+    { "tasks", table.concat({ plugin.name, table.unpack(said.operations) }, ", ") },
+  }, { indent = 2 })
+end
+
+-- A task for a tool.
+local function task_of(plugin)
+  local parameters = json.object {}
+  for name, field in pairs(plugin.config or {}) do
+    if type(field) == "table" then parameters[name] = field.example end
+  end
+  return json.encode({ tool = plugin.name, parameters = parameters }, { pretty = true }) .. "\n"
+end
+
 local function sample(plugin)
+  if plugin.kind == "tool" then return task_of(plugin) end
   if plugin.kind == "protocol" then
     return "servers:\n" .. schema.sample(plugin, { indent = "    " }):gsub("^    protocol", "  - protocol", 1)
   end
@@ -57,6 +83,7 @@ end
 -- The documentation; a plugin without `doc` is described by the comment its file begins with.
 local function documentation(entry)
   local told = schema.explain(entry.plugin)
+  if entry.kind == "tool" then told = told .. "\n" .. container_of(entry.plugin) end
   if entry.plugin.doc then return told end
   local words = terminal.wrap(about.paragraph(entry), terminal.width(), 2)
   return (told:gsub("\n", function() return "\n\n  " .. words .. "\n" end, 1))

@@ -2,14 +2,15 @@
 local args = require "worker.args"
 local fs = require "worker.fs"
 
-local KINDS = { "protocol", "executor", "policy" }
+local KINDS = require("worker.registry").KINDS
+local ONE = table.concat(KINDS, "|")
 
 local command = {
   summary = "write a plugin to begin with, and its spec",
-  usage = "protocol|executor|policy NAME [DIR]",
-  doc = "Writes plugins/<kind>s/NAME.lua and spec/plugins/NAME_spec.lua below DIR (here, if absent). "
+  usage = ONE .. " NAME [DIR]",
+  doc = "Writes a plugin below plugins/ and spec/plugins/NAME_spec.lua below DIR (here, if absent). "
     .. "The spec passes as it is; change the plugin and the spec together. Existing files stay.",
-  words = { 2, 3, missing = "say what to write: worker new protocol|executor|policy NAME" },
+  words = { 2, 3, missing = "say what to write: worker new " .. ONE .. " NAME" },
   complete = KINDS,
   examples = {
     { "worker new protocol acme", "an adapter for the orchestrator acme: HTTP, JSON, leases" },

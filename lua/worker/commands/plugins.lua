@@ -13,7 +13,7 @@ local command = {
   options = {
     plugins = { "list", value = "DIR", doc = "Look into this folder, too." },
     json = { "flag", doc = "Print JSON." },
-    names = { "enum", values = { "protocol", "executor", "policy", "all" }, hidden = true,
+    names = { "enum", values = { "protocol", "executor", "policy", "tool", "all" }, hidden = true,
       doc = "Only names, for completion." },
   },
   examples = {
@@ -23,7 +23,7 @@ local command = {
 }
 
 local SLOTS = {
-  "open", "claim", "fetch", "start", "pulse", "beat", "log", "run", "check", "finish", "release", "close",
+  "open", "claim", "fetch", "start", "pulse", "beat", "log", "run", "check", "finish", "release", "close", "command",
 }
 
 local function slots_of(plugin)
