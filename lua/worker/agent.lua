@@ -44,7 +44,7 @@ function agent.new(spec)
     policies = spec.policies or {}, events = spec.events,
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
-    state = "opening", jobs = {}, contexts = {}, settled = {}, owned = {}, running = 0, claiming = 0, accepting = 0, done = 0,
+    state = "opening", jobs = {}, contexts = {}, settled = {}, reporting = {}, untold = 0, owned = {}, running = 0, claiming = 0, accepting = 0, done = 0,
     changed = task.signal(), drain_signal = task.signal(),
   }, meta)
   local function emit(name, facts) return link.emit(server, name, facts) end
@@ -223,7 +223,10 @@ end
 -- Results and claims that an earlier life of this worker left behind.
 local function replay(server, scope)
   for _, left in ipairs(server.record:left(server)) do
-    if left.result then
+    if left.result and left.telling and server.plugin.finish_once then
+      work.unsure(server, left.job, left.result, "the worker was killed while it reported")
+      server.record:forget(server, left.job)
+    elseif left.result then
       log.info("job.replayed", ("job %s: reporting the result of before the restart"):format(left.job.id),
         { server = server.name, job = left.job.id })
       scope:spawn(function()
@@ -320,6 +323,15 @@ end
 function methods:cancel_jobs(reason)
   self.cancelling = reason
   for _, ctx in pairs(self.contexts) do ctx.cancel(reason) end
+end
+
+--- `server:hurry(all)`: there is no more time: reports that have failed already are left to the next
+-- start, those under way, too, if all is true.  From now on logs are waited for less.
+function methods:hurry(all)
+  self.hurried = true
+  for job, reporter in pairs(self.reporting) do
+    if all or self.settled[job.id] then reporter:cancel("the worker stops") end
+  end
 end
 
 return agent

@@ -25,7 +25,7 @@ exit.MEANINGS = {
   { 81, "stopped because the machine goes away" },
   { 82, "another instance has this identity" },
   { 83, "the limit for idling or uptime was reached" },
-  { 84, "the end of a task could not be told; it is kept to be told later" },
+  { 84, "the end of a job could not be told; it is kept to be told later" },
 }
 
 local BY_KIND = {

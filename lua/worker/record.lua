@@ -17,12 +17,13 @@ local record = {}
 
 local PRIVATE = 448 -- 0700
 
-local methods = {}
+local methods = { keeps = true }
 local meta = { __index = methods, __name = "worker.record" }
 
 -- A worker without a state directory keeps nothing.
 local nothing = {
-  claimed = function() end, started = function() end, result = function() end,
+  keeps = false,
+  claimed = function() end, started = function() end, result = function() end, telling = function() end,
   settle = function() end, forget = function() end, left = function() return {} end, close = function() end,
 }
 
@@ -39,6 +40,7 @@ local function leftovers_of(kept)
       end
       left.job = left.job or value.job
       left.result = value.result or left.result
+      if kind == "telling" then left.telling = value.now end
       left.started = left.started or kind ~= "claim"
     end
   end
@@ -111,6 +113,12 @@ function methods:result(server, job, result)
   put(self, key_of(server, job), "result", { result = result })
 end
 
+--- `record:telling(server, job, now)`: for a protocol that may say it once only: its report is under way
+-- (true), or did surely not arrive (false).
+function methods:telling(server, job, now)
+  put(self, key_of(server, job), "telling", { now = now })
+end
+
 --- `record:settle(server, job, result)`: the report did not succeed at once: from now on the result
 -- has to survive a power cut, too.
 function methods:settle(server, job, result)
@@ -124,7 +132,7 @@ function methods:forget(server, job)
 end
 
 --- `record:left(server)`: what an earlier life left for this server, in the order of the claims: a
--- list of { job=, started=, result= }.  Handed out once: a second server of that name (after a
+-- list of { job=, started=, result=, telling= }.  Handed out once: a second server of that name (after a
 -- reload) has nothing to do with it.
 function methods:left(server)
   local list, rest = {}, {}

@@ -1,7 +1,7 @@
 -- runner.lua: a worker from its checked configuration: servers, signals, record, end.
 --
 --   TERM, INT   first: take no more jobs, let those that run finish (for shutdown.timeout, then they
---               are cancelled); second: cancel them now; third: exit at once
+--               are cancelled, and what a server that is away was not told is kept); second: cancel them now; third: exit at once
 --   QUIT        cancel the running jobs at once
 --   USR1        like the first TERM, with no limit of time
 --   HUP         read the configuration and the plugins again: servers that changed are replaced (the
@@ -24,7 +24,8 @@ local time = require "worker.time"
 
 local runner = {}
 
-local EXIT_SOFTWARE, EXIT_IO, EXIT_CANCELLED, EXIT_TWIN = 70, 74, 80, 82
+local EXIT_SOFTWARE, EXIT_IO, EXIT_CANCELLED, EXIT_TWIN, EXIT_UNTOLD = 70, 74, 80, 82, 84
+local LAST_WORDS = 5 -- how long reports may still take once the time to stop is up
 
 -- The journal lives in the state directory; a worker that needs none (all its servers keep their own
 -- record) does not touch it.
@@ -52,13 +53,28 @@ local function cancel(self, server, why)
   server:cancel_jobs(why)
 end
 
-local function cancel_all(self, why)
-  for _, server in ipairs(self.servers) do cancel(self, server, why) end
-end
-
 -- A protocol may promise that what runs is completed, unless a person says how long it may take.
 local function is_patient(self, server)
   return server.plugin.completes and (self.conf.origins or {})["shutdown.timeout"] == "default"
+end
+
+-- When the time is up a server that is away gets no more of it: what it was not told is kept.
+local function end_reports(self)
+  if self.ending then return end
+  self.ending = true
+  self.scope:spawn(function()
+    local last = sys.mono() + (self.conf.shutdown.grace or 0) + 2 * LAST_WORDS
+    task.sleep(LAST_WORDS)
+    while true do
+      for _, server in ipairs(self.servers) do server:hurry(sys.mono() >= last and not is_patient(self, server)) end
+      task.sleep(0.5)
+    end
+  end)
+end
+
+local function cancel_all(self, why)
+  for _, server in ipairs(self.servers) do cancel(self, server, why) end
+  end_reports(self)
 end
 
 local function drain_all(self, why, limit)
@@ -75,6 +91,7 @@ local function drain_all(self, why, limit)
         cancel(self, server, "the worker stops")
       end
     end
+    end_reports(self)
   end)
 end
 
@@ -87,6 +104,7 @@ local function start_server(self, entry)
   self.scope:spawn(function()
     local ok, code = pcall(server.serve, server)
     self.codes[#self.codes + 1] = ok and code or EXIT_SOFTWARE
+    self.untold = self.untold + server.untold
     for i, other in ipairs(self.servers) do
       if other == server then
         table.remove(self.servers, i)
@@ -188,7 +206,7 @@ local meta = { __index = methods, __name = "worker.runner" }
 -- reads the configuration again, and returns nil when it is wrong.
 function runner.new(conf, shared)
   return setmetatable({
-    conf = conf, shared = shared, servers = {}, codes = {}, asked = 0, ended = task.signal(),
+    conf = conf, shared = shared, servers = {}, codes = {}, asked = 0, untold = 0, ended = task.signal(),
   }, meta)
 end
 
@@ -200,10 +218,11 @@ function methods:busy()
   return false
 end
 
--- The worst news wins: a refused server before a cancelled job.
+-- The worst news wins: a refused server before a result that was not told, that before a cancelled job.
 local function exit_code(self)
   local worst = 0
   for _, code in ipairs(self.codes) do worst = math.max(worst, code) end
+  if worst == 0 and self.untold > 0 then return EXIT_UNTOLD end
   if worst == 0 and self.cancelled then return EXIT_CANCELLED end
   return worst
 end

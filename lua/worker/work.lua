@@ -4,6 +4,7 @@
 -- says so), one ships its log.  Whatever the executor raises becomes a result.
 local context = require "worker.context"
 local err = require "worker.error"
+local guard = require "worker.guard"
 local jobs = require "worker.job"
 local link = require "worker.link"
 local log = require "worker.log"
@@ -15,6 +16,7 @@ local work = {}
 
 local BEAT_EVERY = 10
 local SHIP_GRACE = 30 -- how long a finished job waits for its log to arrive
+local SHIP_HURRY = 5  -- the same once the worker has no more time
 local SHIP_LOOK = 2   -- how often it looks whether that is still worth it
 local FINISH_GONE_TRIES = 3
 
@@ -112,10 +114,11 @@ end
 local function wait_shipped(server, job, shipper)
   local began = sys.mono()
   while not task.within(SHIP_LOOK, shipper.join, shipper) do
-    if server.trouble.since and not server.cancelling then
+    local grace = server.hurried and SHIP_HURRY or SHIP_GRACE
+    if server.trouble.since and not server.cancelling and not server.hurried then
       began = sys.mono()
-    elseif sys.mono() - began >= SHIP_GRACE then
-      return log.warn("job.log_late", ("job %s: its log did not reach the server in %d s"):format(job.id, SHIP_GRACE),
+    elseif sys.mono() - began >= grace then
+      return log.warn("job.log_late", ("job %s: its log did not reach the server in %d s"):format(job.id, grace),
         { server = server.name, job = job.id })
     end
   end
@@ -145,12 +148,29 @@ local function run_in_scope(server, job, ctx)
   return result
 end
 
---- `work.finish(server, job, result)`: report, until the server has taken it or refuses it for good;
--- whether there is nothing left to report.
+-- The worker had to stop before the server could be told.
+local function leave_untold(server, job, result)
+  task.forgive()
+  server.untold = server.untold + 1
+  log.error("job.untold", ("job %s: its result (%s) could not be reported before the worker stops%s; %s"):format(job.id,
+    result.state, server.settled[job.id] and (" (%s)"):format(server.settled[job.id]) or "",
+    server.record.keeps and "it is kept, and the next start reports it" or "it is not kept: there is no record"),
+    { server = server.name, job = job.id, state = result.state })
+  return false
+end
+
+--- `work.finish(server, job, result)`: report, until the server has taken it or refuses it for good, or
+-- the worker has no more time for it; whether there is nothing left to report.
 function work.finish(server, job, result)
   if not server.plugin.finish then return true end
-  local ok, why = task.try(server.finish, job, result)
+  server.reporting[job] = task.self()
+  local ok, why = pcall(server.finish, job, result)
+  server.reporting[job] = nil
   if ok then return true end
+  if err.is(why, "cancelled") then
+    if server.draining then return leave_untold(server, job, result) end
+    error(why, 0)
+  end
   link.report_bug(server, "finish", why)
   log.error("job.unreported", ("job %s: its result (%s) could not be reported: %s"):format(
     job.id, result.state, tostring(why)), { server = server.name, job = job.id, state = result.state })
@@ -160,16 +180,37 @@ end
 -- A result that has to wait for its server must survive a power cut, too; once is enough.
 local function settle(server, job, result, why)
   if server.settled[job.id] or retry.classify(why) ~= "retry" then return end
-  server.settled[job.id] = true
+  server.settled[job.id] = tostring(why)
   server.record:settle(server, job, result)
 end
 
+-- Answers that say that the server has not looked at what was sent.
+local NOT_TAKEN = { [408] = true, [425] = true, [429] = true }
+
+-- Whether the server may have taken a report that failed in a way that time might heal.
+local function maybe_taken(why)
+  if retry.classify(why) ~= "retry" or why.sent == false then return false end
+  return not (err.is(why, "http") and NOT_TAKEN[why.status])
+end
+
+--- `work.unsure(server, job, result, why)`: says that nobody knows whether the server has this result.
+function work.unsure(server, job, result, why)
+  log.warn("job.report_unsure", ("job %s: whether the server has its result (%s) is not known: %s; this protocol's "
+    .. "report may not be repeated, so it is not"):format(job.id, result.state, why),
+    { server = server.name, job = job.id, state = result.state })
+end
+
 --- `work.report(server, job, result)`: report once; a server that forgot us is opened anew, then told.
+-- What a protocol says with finish_once is not said again once the server may have heard it.
 function work.report(server, job, result)
+  local once = server.plugin.finish_once
   for _ = 1, FINISH_GONE_TRIES do
     local seen = server.self
+    if once then server.record:telling(server, job, true) end
     local ok, why = task.try(server.plugin.finish, seen, job, result)
     if ok then return why end
+    if once and maybe_taken(why) then return work.unsure(server, job, result, tostring(why)) end
+    if once then server.record:telling(server, job, false) end
     if not err.is(why, "gone") then
       settle(server, job, result, why)
       error(why, 0)
@@ -177,6 +218,12 @@ function work.report(server, job, result)
     link.reopen(server, seen)
   end
   err.raise("transport", "the server keeps forgetting this worker")
+end
+
+local function tell(server, job, result)
+  server.record:result(server, job, result)
+  if work.finish(server, job, result) then server.record:forget(server, job) end
+  server.settled[job.id] = nil
 end
 
 local function complete(server, job, ctx, result)
@@ -190,9 +237,8 @@ local function complete(server, job, ctx, result)
     server.record:forget(server, job)
     return
   end
-  server.record:result(server, job, result)
-  if work.finish(server, job, result) then server.record:forget(server, job) end
-  server.settled[job.id] = nil
+  ctx.told = true
+  tell(server, job, result)
   link.emit(server, "job.reported", { job = job, result = result })
 end
 
@@ -204,17 +250,27 @@ local function run(server, job)
   complete(server, job, ctx, run_in_scope(server, job, ctx))
 end
 
+local guarded_run = guard.wrap(run)
+
+-- The worker itself failed: the server hears of it all the same, unless it knows the job's end already.
+local function own_bug(server, job, why)
+  log.error("job.error", ("job %s: a bug in the worker: %s"):format(job.id, tostring(why)), { server = server.name,
+    job = job.id, traceback = why.traceback })
+  local ctx = server.contexts[job.id]
+  if ctx and ctx.told then return end
+  local result = { state = "error", reason = "a bug in the worker: " .. tostring(why) }
+  if ctx then link.emit(server, "job.finished", { job = job, ctx = ctx, result = result }) end
+  tell(server, job, result)
+end
+
 --- `work.take(server, job, place)`: the task of one job; gives its place back at the end.
 function work.take(server, job, place)
   local _ <close> = place
-  local ok, why = pcall(run, server, job)
+  local ok, why = pcall(guarded_run, server, job)
+  if not ok and not err.is(why, "cancelled") then task.try(own_bug, server, job, why) end
   server.jobs[job.id], server.contexts[job.id] = nil, nil
   server.running = server.running - 1
   server.changed:fire(1 << 20)
-  if not ok and not err.is(why, "cancelled") then
-    log.error("job.error", ("job %s: %s"):format(job.id, tostring(why)), { server = server.name, job = job.id,
-      traceback = type(why) == "table" and why.traceback or nil })
-  end
 end
 
 return work

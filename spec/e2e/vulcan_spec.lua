@@ -152,6 +152,22 @@ describe("a worker on Vulcan #realtime", function()
     assert.equal(0, run:wait().code)
   end)
 
+  it("asked to stop while the server is away, it keeps the result, says so, ends with 84, and reports it later", function()
+    local site <close> = new_site(HASTY)
+    local ids = add(site, { "sleep 1; exit 9" })
+    local run = work(site, { "--shutdown-timeout", "1s" }, KNOWN)
+    wait(site, 1, "running")
+    site:kill()
+    run:says "job%.report_late"
+    run:signal "TERM"
+    local result = run:wait()
+    assert.equal(84, result.code, result.stderr)
+    assert.matches("it is kept, and the next start reports it", result.stderr)
+    site:start()
+    work(site, {}, KNOWN)
+    assert.equal(9, wait(site, 1, "failed")[ids[1]].told.exit_code)
+  end)
+
   it("completes what runs at the first TERM, and ends it at the second", function()
     local site <close> = new_site()
     local ids = add(site, { "sleep 1; exit 6" })
