@@ -10,9 +10,13 @@
  * again in v1: every millisecond after a kill, ever more slowly otherwise.  Those timers are real
  * ones: processes die in real time, also under a virtual clock.
  *
- * A group that was freed belongs to the place: it is killed, waited for and removed by the loop.
- * A process in uninterruptible sleep can hold it for long, so the place gives up on removing after
- * some time; the next worker on this host ends it as that of a dead one.
+ * A group without name and limits whose tree measures nothing but time serves one job after the
+ * other: freed, empty and as it was made, it rests with its files open until the next one has it.
+ * What was used before is subtracted.  Peaks of memory and pids cannot be set back everywhere.
+ *
+ * A group that was freed otherwise belongs to the place: it is killed, waited for and removed by
+ * the loop. A process in uninterruptible sleep can hold it for long, so the place gives up on
+ * removing after some time; the next worker on this host ends it as that of a dead one.
  */
 #include "worker/cgroup.h"
 
@@ -28,22 +32,24 @@
 #include <unistd.h>
 
 #include "worker/cgdir.h"
+#include "worker/cgfile.h"
 #include "worker/cgplace.h"
 #include "worker/clock.h"
 #include "worker/log.h"
 
 #define NAME_ROOM     80
-#define CPU_PERIOD    100000 /* microseconds, the kernel's default */
 #define POLL_FIRST    CLOCK_MS
 #define POLL_LAST     (100 * CLOCK_MS)
 #define REMOVE_TRIES  200 /* about 20 seconds */
 #define CLOSE_SECONDS 2
+#define LASTING_MOST  64 /* groups that keep their files open */
 
 struct cgroup_place {
 	struct cgplace ground;
 	struct loop *loop;
-	struct list groups;
-	size_t count;
+	struct list groups, resting;
+	size_t count;	/* of ${groups} */
+	size_t lasting; /* of both */
 	uint64_t serial;
 };
 
@@ -52,6 +58,8 @@ struct cgroup {
 	struct cgroup_place *place;
 	struct cgroup_entry entry;
 	struct loop_fd events; /* v2: cgroup.events while somebody waits */
+	int told, spent;       /* one that may rest: its cgroup.events and cpu.stat, else -1 */
+	struct cgroup_usage before;
 	struct loop_timer timer;
 	struct loop_work soon;
 	void (*empty)(void *arg);
@@ -77,6 +85,7 @@ struct cgroup_place *cgroup_open(struct loop *loop, enum cgroup_mode mode, struc
 	}
 	place->loop = loop;
 	list_init(&place->groups);
+	list_init(&place->resting);
 	return place;
 }
 
@@ -115,61 +124,6 @@ static bool has_v2(const struct cgroup *group)
 
 /* --- making one --- */
 
-/* Limits are written into the tree that was opened for them; one that cannot be written is told. */
-static bool set_memory(int dir, bool v2, int64_t bytes)
-{
-	if (!v2)
-		return cgdir_write_number(dir, "memory.limit_in_bytes", bytes) == 0;
-	(void)cgdir_write(dir, "memory.oom.group", "1");
-	return cgdir_write_number(dir, "memory.max", bytes) == 0;
-}
-
-/* v1 counts memory and swap together. */
-static bool set_swap(int dir, bool v2, int64_t memory, int64_t swap)
-{
-	if (v2)
-		return cgdir_write_number(dir, "memory.swap.max", swap) == 0;
-	if (memory < 0 || swap > INT64_MAX - memory)
-		return false;
-	return cgdir_write_number(dir, "memory.memsw.limit_in_bytes", memory + swap) == 0;
-}
-
-static bool set_cpus(int dir, bool v2, int64_t thousandths)
-{
-	char text[64];
-	int64_t quota = thousandths * (CPU_PERIOD / 1000);
-	if (quota < 1000) /* the kernel takes no less than a millisecond */
-		quota = 1000;
-	if (!v2)
-		return cgdir_write_number(dir, "cpu.cfs_period_us", CPU_PERIOD) == 0 &&
-		       cgdir_write_number(dir, "cpu.cfs_quota_us", quota) == 0;
-	snprintf(text, sizeof text, "%lld %d", (long long)quota, CPU_PERIOD);
-	return cgdir_write(dir, "cpu.max", text) == 0;
-}
-
-static unsigned asked_for(const struct cgroup_limits *limits)
-{
-	return (limits->memory >= 0 ? CGROUP_MEMORY : 0u) | (limits->swap >= 0 ? CGROUP_SWAP : 0u) |
-	       (limits->cpus >= 0 ? CGROUP_CPU : 0u) | (limits->pids >= 0 ? CGROUP_PIDS : 0u);
-}
-
-/* Set what tree ${tree} can of ${wanted}; returns the bits that were set. */
-static unsigned set_limits(const struct cgplace_tree *tree, int dir, unsigned wanted,
-			   const struct cgroup_limits *limits)
-{
-	unsigned set = 0;
-	wanted &= tree->can;
-	if ((wanted & CGROUP_MEMORY) && set_memory(dir, tree->v2, limits->memory))
-		set |= CGROUP_MEMORY;
-	if ((wanted & CGROUP_SWAP) && set_swap(dir, tree->v2, limits->memory, limits->swap))
-		set |= CGROUP_SWAP;
-	if ((wanted & CGROUP_CPU) && set_cpus(dir, tree->v2, limits->cpus))
-		set |= CGROUP_CPU;
-	if ((wanted & CGROUP_PIDS) && cgdir_write_number(dir, "pids.max", limits->pids) == 0)
-		set |= CGROUP_PIDS;
-	return set;
-}
-
 /* Make the directory in tree ${i} and the ways into it. */
 static int make_in(struct cgroup *group, size_t i, const struct cgroup_limits *limits)
 {
@@ -180,7 +134,7 @@ static int make_in(struct cgroup *group, size_t i, const struct cgroup_limits *l
 	int dir = open_in(group, i);
 	if (dir == -1)
 		return -1;
-	group->unenforced &= ~set_limits(tree, dir, group->unenforced, limits);
+	group->unenforced &= ~cgfile_limit(tree, dir, group->unenforced, limits);
 	if (tree->v2) {
 		group->entry.dir_fd = dir;
 		return 0;
@@ -211,10 +165,29 @@ static void fit_name(struct cgroup *group, const char *name)
 		 (unsigned long long)++group->place->serial);
 }
 
+static void close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+static void close_files(struct cgroup *group)
+{
+	close_fd(&group->entry.dir_fd);
+	while (group->entry.procs_count > 0)
+		close(group->entry.procs_fd[--group->entry.procs_count]);
+	if (group->told == -1)
+		return;
+	close_fd(&group->told);
+	close_fd(&group->spent);
+	group->place->lasting--;
+}
+
 static void forget(struct cgroup *group)
 {
 	struct cgroup_place *place = group->place;
-	cgroup_entry_close(group);
+	close_files(group);
 	list_remove(&group->link);
 	place->count--;
 	free(group->path);
@@ -238,10 +211,81 @@ static bool needs(const struct cgroup *group, size_t i)
 	return tree->v2 || !has_v2(group) || (tree->can & group->unenforced);
 }
 
-struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
-			     const struct cgroup_limits *limits, struct err *err)
+/* --- one that serves many jobs --- */
+
+static bool read_kept(int fd, char text[CGFILE_TEXT])
 {
-	static const struct cgroup_limits unlimited = CGROUP_UNLIMITED;
+	ssize_t n = pread(fd, text, CGFILE_TEXT - 1, 0);
+	if (n < 0)
+		return false;
+	text[n] = 0;
+	return true;
+}
+
+static void move(struct cgroup *group, struct list *to)
+{
+	list_remove(&group->link);
+	list_append(to, &group->link);
+}
+
+/* Without the files it serves one job, which is as good. */
+static void keep_files(struct cgroup *group)
+{
+	if (group->place->lasting >= LASTING_MOST)
+		return;
+	group->told = openat(group->entry.dir_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
+	group->spent = openat(group->entry.dir_fd, "cpu.stat", O_RDONLY | O_CLOEXEC);
+	if (group->told != -1 && group->spent != -1) {
+		group->place->lasting++;
+		return;
+	}
+	close_fd(&group->told);
+	close_fd(&group->spent);
+}
+
+/* Nobody is in it, no group was made below it, and it would not freeze who comes next.  One that
+ * was killed is not used again: kernels that count the kills of a group (6.14 and later) compare the
+ * target's count with that of the parent's own group, and kill whoever is born into it. */
+static bool may_rest(const struct cgroup *group)
+{
+	char text[CGFILE_TEXT];
+	struct stat st;
+	return group->told != -1 && !group->killing && read_kept(group->told, text) &&
+	       cgdir_find(text, "populated") == 0 && cgdir_find(text, "frozen") <= 0 &&
+	       fstat(group->entry.dir_fd, &st) == 0 && st.st_nlink == 2;
+}
+
+/* What was removed meanwhile, by somebody who tidies up, cannot be read any more. */
+static struct cgroup *wake(struct cgroup_place *place)
+{
+	while (!list_empty(&place->resting)) {
+		struct cgroup *group = container_of(place->resting.prev, struct cgroup, link);
+		char text[CGFILE_TEXT];
+		bool there = read_kept(group->spent, text);
+		move(group, &place->groups);
+		place->count++;
+		if (there) {
+			cgfile_cpu(text, NULL, &group->before);
+			group->freed = group->killing = false;
+			group->tries = 0;
+			return group;
+		}
+		(void)remove_all(group);
+		forget(group);
+	}
+	return NULL;
+}
+
+static bool may_last(const struct cgroup_place *place, const struct cgroup_limits *limits)
+{
+	const struct cgplace_tree *tree = &place->ground.trees[0];
+	return tree->v2 && (tree->can & CGROUP_CPU_TIME) && cgfile_asked(limits) == 0 &&
+	       !(tree->can & (CGROUP_MEMORY | CGROUP_PIDS));
+}
+
+static struct cgroup *make(struct cgroup_place *place, const char *name,
+			   const struct cgroup_limits *limits, bool lasts, struct err *err)
+{
 	struct cgroup *group = calloc(1, sizeof *group);
 	size_t room = strlen(place->ground.trees[0].path) + NAME_ROOM + 2;
 	char *path = malloc(room);
@@ -251,10 +295,9 @@ struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
 		err_set(err, ENOMEM, "out of memory for a control group");
 		return NULL;
 	}
-	limits = limits != NULL ? limits : &unlimited;
 	group->place = place;
-	group->entry.dir_fd = -1;
-	group->unenforced = asked_for(limits);
+	group->entry.dir_fd = group->told = group->spent = -1;
+	group->unenforced = cgfile_asked(limits);
 	group->path = path;
 	fit_name(group, name);
 	snprintf(path, room, "%s/%s", place->ground.trees[0].path, group->name);
@@ -268,7 +311,20 @@ struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
 			forget(group);
 			return NULL;
 		}
+	if (lasts)
+		keep_files(group);
 	return group;
+}
+
+struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
+			     const struct cgroup_limits *limits, struct err *err)
+{
+	static const struct cgroup_limits unlimited = CGROUP_UNLIMITED;
+	limits = limits != NULL ? limits : &unlimited;
+	bool lasts = name == NULL && may_last(place, limits);
+	struct cgroup *rested = lasts ? wake(place) : NULL;
+	return rested != NULL ? rested
+			      : make(place, name != NULL ? name : "any", limits, lasts, err);
 }
 
 unsigned cgroup_unenforced(const struct cgroup *group)
@@ -281,20 +337,6 @@ const struct cgroup_entry *cgroup_entry(const struct cgroup *group)
 	return &group->entry;
 }
 
-static void close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
-
-void cgroup_entry_close(struct cgroup *group)
-{
-	close_fd(&group->entry.dir_fd);
-	while (group->entry.procs_count > 0)
-		close(group->entry.procs_fd[--group->entry.procs_count]);
-}
-
 const char *cgroup_path_of(const struct cgroup *group)
 {
 	return group->path;
@@ -302,60 +344,22 @@ const char *cgroup_path_of(const struct cgroup *group)
 
 /* --- usage --- */
 
-static int64_t times(int64_t number, int64_t factor)
-{
-	return number < 0 ? -1 : number * factor;
-}
-
-static void usage_cpu_time(int dir, bool v2, struct cgroup_usage *usage)
-{
-	char text[1024];
-	if (v2) {
-		if (cgdir_read(dir, "cpu.stat", text, sizeof text) == -1)
-			return;
-		usage->cpu_ns = times(cgdir_find(text, "usage_usec"), 1000);
-		usage->cpu_user_ns = times(cgdir_find(text, "user_usec"), 1000);
-		usage->cpu_system_ns = times(cgdir_find(text, "system_usec"), 1000);
-		usage->throttled_ns = times(cgdir_find(text, "throttled_usec"), 1000);
-		return;
-	}
-	usage->cpu_ns = cgdir_number(dir, "cpuacct.usage");
-	usage->cpu_user_ns = cgdir_number(dir, "cpuacct.usage_user");
-	usage->cpu_system_ns = cgdir_number(dir, "cpuacct.usage_sys");
-}
-
-static void usage_memory(int dir, bool v2, struct cgroup_usage *usage)
-{
-	usage->memory = cgdir_number(dir, v2 ? "memory.current" : "memory.usage_in_bytes");
-	usage->memory_peak = cgdir_number(dir, v2 ? "memory.peak" : "memory.max_usage_in_bytes");
-	usage->oom_kills =
-		cgdir_field(dir, v2 ? "memory.events" : "memory.oom_control", "oom_kill");
-}
-
-static void usage_pids(int dir, struct cgroup_usage *usage)
-{
-	usage->pids = cgdir_number(dir, "pids.current");
-	usage->pids_peak = cgdir_number(dir, "pids.peak");
-	usage->pids_refused = cgdir_field(dir, "pids.events", "max");
-}
-
 void cgroup_usage(const struct cgroup *group, struct cgroup_usage *usage)
 {
 	const struct cgplace *ground = &group->place->ground;
 	*usage = (struct cgroup_usage){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+	char text[CGFILE_TEXT];
+	if (group->told != -1) {
+		if (read_kept(group->spent, text))
+			cgfile_cpu(text, &group->before, usage);
+		return;
+	}
 	for (size_t i = 0; i < ground->count; i++) {
 		const struct cgplace_tree *tree = &ground->trees[i];
 		int dir = open_in(group, i);
 		if (dir == -1)
 			continue;
-		if (tree->can & CGROUP_CPU_TIME)
-			usage_cpu_time(dir, tree->v2, usage);
-		if (tree->can & CGROUP_MEMORY)
-			usage_memory(dir, tree->v2, usage);
-		if (tree->can & CGROUP_PIDS)
-			usage_pids(dir, usage);
-		if ((tree->can & CGROUP_CPU) && !tree->v2)
-			usage->throttled_ns = cgdir_field(dir, "cpu.stat", "throttled_time");
+		cgfile_usage(tree, dir, usage);
 		close(dir);
 	}
 }
@@ -365,6 +369,9 @@ void cgroup_usage(const struct cgroup *group, struct cgroup_usage *usage)
 bool cgroup_populated(const struct cgroup *group)
 {
 	bool lives = false;
+	char text[CGFILE_TEXT];
+	if (group->told != -1 && read_kept(group->told, text))
+		return cgdir_find(text, "populated") != 0;
 	/* Where there is a v2 group it holds everybody. */
 	size_t count = has_v2(group) ? 1 : group->place->ground.count;
 	for (size_t i = 0; i < count && !lives; i++) {
@@ -540,8 +547,13 @@ void cgroup_free(struct cgroup *group)
 	if (group == NULL || group->freed)
 		return;
 	group->freed = true;
-	cgroup_entry_close(group);
 	cgroup_wait(group, NULL, NULL);
+	if (may_rest(group)) {
+		move(group, &group->place->resting);
+		group->place->count--;
+		return;
+	}
+	close_files(group);
 	/* The usual end: the kernel removes a group that nobody lives in, and only such a one. */
 	if (remove_all(group) == 0) {
 		forget(group);
@@ -554,6 +566,11 @@ void cgroup_free(struct cgroup *group)
 void cgroup_close(struct cgroup_place *place)
 {
 	int64_t end = clock_real() + CLOSE_SECONDS * CLOCK_SECOND;
+	while (!list_empty(&place->resting)) {
+		struct cgroup *group = container_of(place->resting.next, struct cgroup, link);
+		move(group, &place->groups);
+		place->count++;
+	}
 	struct list *node = place->groups.next;
 	while (node != &place->groups) {
 		struct cgroup *group = container_of(node, struct cgroup, link);

@@ -259,14 +259,20 @@ static bool loop_run_deferred(struct loop *loop)
 static void loop_signals_ready(void *arg, uint32_t events)
 {
 	struct loop *loop = arg;
-	struct signalfd_siginfo info;
+	struct signalfd_siginfo info[8];
+	const size_t room = sizeof info / sizeof *info;
+	size_t count = room;
 	(void)events;
-	while (read(loop->signal_watch.fd, &info, sizeof info) == sizeof info) {
-		const struct loop_catcher *catcher = &loop->catchers[info.ssi_signo];
-		if (catcher->got == NULL)
-			catcher = &loop->fallback;
-		if (catcher->got != NULL)
-			catcher->got(catcher->arg, (int)info.ssi_signo);
+	while (count == room) {
+		ssize_t n = read(loop->signal_watch.fd, info, sizeof info);
+		count = n > 0 ? (size_t)n / sizeof *info : 0;
+		for (size_t i = 0; i < count; i++) {
+			const struct loop_catcher *catcher = &loop->catchers[info[i].ssi_signo];
+			if (catcher->got == NULL)
+				catcher = &loop->fallback;
+			if (catcher->got != NULL)
+				catcher->got(catcher->arg, (int)info[i].ssi_signo);
+		}
 	}
 }
 

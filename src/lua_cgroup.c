@@ -1,12 +1,13 @@
 /* lua_cgroup.c -- worker.core.cgroup: a control group per job.  Floor 5.
  *
- *	cgroup.open(mode) -> place             mode: "auto", "v2", "v1" or "none"; nil and the
- *reason where there is nothing place:can() -> {memory = true, ...}    place:notes() -> text
- *place:paths() -> list place:create(name, limits) -> group    limits: {memory=, swap=, cpus=,
- *pids=} place:count() -> n                     place:close() group:unenforced() -> {memory = true}
- *group:usage() -> table   group:path() -> text group:populated() -> yes or no group:signal(signo)
- *-> count group:kill()                           group:wait([seconds]) -> whether it is empty
- *	group:close()                          what lives inside is killed
+ *	cgroup.open(mode) -> place         "auto", "v2", "v1", "none"; nil and why: there is nothing
+ *	place:can() -> {memory = true}     place:notes() -> text      place:paths() -> list
+ *	place:create([name [, {memory=, swap=, cpus=, pids=}]]) -> group
+ *	place:count() -> n                 place:close()
+ *	group:unenforced() -> {memory = true}    group:usage() -> table    group:path() -> text
+ *	group:populated() -> yes or no     group:signal(signo) -> count
+ *	group:kill()                       group:wait([seconds]) -> whether it is empty
+ *	group:close()                      what lives inside is killed
  */
 #include "worker/lua_cgroup.h"
 
@@ -290,7 +291,7 @@ static int64_t limit(lua_State *L, const char *key, lua_Number most, lua_Number 
 static int place_create(lua_State *L)
 {
 	struct place_box *home = place_check(L);
-	const char *name = luaL_checkstring(L, 2);
+	const char *name = luaL_optstring(L, 2, NULL);
 	struct cgroup_limits limits = CGROUP_UNLIMITED;
 	if (!lua_isnoneornil(L, 3)) {
 		luaL_checktype(L, 3, LUA_TTABLE);

@@ -36,6 +36,7 @@
 
 #define PAUSE_FIRST CLOCK_MS
 #define PAUSE_LAST  (100 * CLOCK_MS)
+#define REAP_AFTER  (20 * CLOCK_MS)
 
 enum { OURS = 1, MEANT = 2 };
 
@@ -47,6 +48,7 @@ static struct {
 
 	/* From here on only the loop's thread. */
 	struct loop *loop;
+	struct loop_timer soon;
 	struct list trees;
 	uint64_t reaped, random, serial;
 	size_t adopted; /* while they are being counted */
@@ -201,10 +203,9 @@ static void reap_unowned(pid_t pid)
 		reap(pid);
 }
 
-static void child_signal(void *arg, int signo)
+static void reap_strangers(void *arg)
 {
 	(void)arg;
-	(void)signo;
 	for (;;) {
 		siginfo_t info = {.si_pid = 0};
 		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == -1 || info.si_pid == 0)
@@ -215,11 +216,22 @@ static void child_signal(void *arg, int signo)
 			break;
 		reap(info.si_pid);
 	}
-	/* The kernel gives orphans to our first thread, so only its list is asked: this happens at
-	 * the end of every child, and what the other threads have cloned is owned. */
+	/* The kernel gives orphans to our first thread, so only its list is asked: what the other
+	 * threads have cloned is owned. */
 	char tid[16];
 	snprintf(tid, sizeof tid, "%d", (int)getpid());
 	each_child(tid, reap_unowned);
+}
+
+/* Nearly every signal is for a child that somebody waits for.  A zombie can lie there for a moment;
+ * so there is one look at all of them for the many that end within that time. */
+static void child_signal(void *arg, int signo)
+{
+	(void)signo;
+	if (loop_timer_running(&table.soon))
+		return;
+	if (loop_timer_start_real(table.loop, &table.soon, REAP_AFTER, reap_strangers, NULL) == -1)
+		reap_strangers(arg);
 }
 
 int orphans_open(struct loop *loop, struct err *err)
@@ -234,7 +246,7 @@ int orphans_open(struct loop *loop, struct err *err)
 	table.opened = true;
 	if (!list_linked(&table.trees))
 		list_init(&table.trees);
-	child_signal(NULL, SIGCHLD); /* those that died before we listened */
+	reap_strangers(NULL); /* those that died before we listened */
 	return 0;
 }
 
@@ -242,6 +254,8 @@ void orphans_close(void)
 {
 	if (table.loop != NULL)
 		loop_signal(table.loop, SIGCHLD, NULL, NULL, NULL);
+	if (table.loop != NULL)
+		loop_timer_stop(table.loop, &table.soon);
 	table.loop = NULL;
 	pthread_mutex_lock(&table.lock);
 	if (table.count + table.holds == 0) {

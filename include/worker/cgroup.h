@@ -108,7 +108,8 @@ const char *cgroup_path(const struct cgroup_place *place, size_t index);
 
 /* cgroup_create(place, name, limits, err): a group for one job.  ${name} is made fit for a path and
  * unique.  A limit that cannot be set here is left out; see cgroup_unenforced.  NULL limits are
- * none.  What a v1 controller measures is known of jobs that it limits. */
+ * none.  What a v1 controller measures is known of jobs that it limits.  NULL for ${name} means
+ * any group will do, also one that has served other jobs. */
 struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
 			     const struct cgroup_limits *limits, struct err *err);
 
@@ -116,10 +117,8 @@ struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
  * nobody keeps: the caller uses rlimits instead, or refuses the job. */
 unsigned cgroup_unenforced(const struct cgroup *group);
 
-/* cgroup_entry(group): never NULL.  cgroup_entry_close(group): nobody else will come in; its fds
- * are closed now and not with the group. */
+/* cgroup_entry(group): never NULL. */
 const struct cgroup_entry *cgroup_entry(const struct cgroup *group);
-void cgroup_entry_close(struct cgroup *group);
 
 /* cgroup_path_of(group): its v2 directory, else its first v1 one. */
 const char *cgroup_path_of(const struct cgroup *group);
@@ -141,10 +140,10 @@ void cgroup_kill(struct cgroup *group);
 void cgroup_wait(struct cgroup *group, void (*empty)(void *arg), void *arg);
 
 /* cgroup_free(group): the caller is done with it.  No callback comes any more; what still lives
- * inside is killed and the directories are removed, by the loop. */
+ * inside is killed and the directories are removed, by the loop, or kept for another job. */
 void cgroup_free(struct cgroup *group);
 
-/* cgroup_count(place): groups that exist, those being removed included. */
+/* cgroup_count(place): groups that have or had a job and are not removed yet. */
 size_t cgroup_count(const struct cgroup_place *place);
 
 #endif

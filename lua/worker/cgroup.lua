@@ -128,7 +128,8 @@ local function create(name, limits)
 end
 
 --- `cgroup.create(name, limits)`: a group for one job, to be handed to process.spawn as `cgroup` and
--- closed when the job is over (closing kills what is left).  Limits: memory, swap (bytes), cpus
+-- closed when the job is over (closing kills what is left).  Without a name (nil) any group will do:
+-- where it has no limits it may have served other jobs, which costs the kernel far less.  Limits: memory, swap (bytes), cpus
 -- (1.5 is one and a half), pids.  A memory limit without one for swap allows no swap.  Returns nil
 -- where there are no control groups; second result: {memory = true, ...}, the limits that were
 -- asked for and that nobody keeps.

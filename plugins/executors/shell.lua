@@ -64,7 +64,7 @@ end
 
 local function group_of(ctx)
   local limits = ctx.limits
-  local group, missing = cgroup.create(ctx.id, {
+  local group, missing = cgroup.create(nil, {
     memory = limits.memory, swap = limits.swap, cpus = limits.cpus, pids = limits.pids,
   })
   for name in pairs(missing) do

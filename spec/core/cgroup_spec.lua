@@ -147,6 +147,54 @@ for _, mode in ipairs { "v2", "v1" } do
       assert.matches("/job%-___a_b_cgroup_kill%-2$", two:path())
     end)
 
+    -- Where the tree counts more than time every job gets a new one: what is said here holds as well.
+    case("without a name counts from nothing, whoever had it before", nil, function(place)
+      local paths = {}
+      for i = 1, 2 do
+        local group <close> = place:create()
+        paths[i] = group:path()
+        assert.is_false(group:populated())
+        assert.is_true((group:usage().cpu or 0) == 0)
+        assert.equal(0, run(group, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done").code)
+        assert.is_true((group:usage().cpu or 1) > 0)
+      end
+      local counts = places[mode].can
+      assert.equal(mode == "v2" and not counts.memory and not counts.pids, paths[1] == paths[2])
+    end)
+
+    case("without a name is no one else's while it is used, or once it was killed, frozen or has groups inside", nil, function(place)
+      local function path_after(spoil)
+        local group = place:create()
+        local path, child = group:path(), spoil(group)
+        group:close()
+        if child then child:close() end
+        return path
+      end
+      local one, two = place:create(), place:create()
+      assert.not_equal(one:path(), two:path())
+      one:close()
+      two:close()
+      for _, spoil in ipairs {
+        function(group) return spawn(group, "exec sleep 1000") end,
+        function(group)
+          local child = spawn(group, "exec sleep 1000")
+          group:kill()
+          group:wait()
+          return child
+        end,
+        function(group) fs.mkdir(group:path() .. "/inside") end,
+        function(group)
+          sh(("[ ! -e %s/cgroup.freeze ] || echo 1 >%s/cgroup.freeze"):format(group:path(), group:path()))
+        end,
+      } do
+        local spoilt = path_after(spoil)
+        local next <close> = place:create()
+        local frozen_by_nobody = mode == "v1" and fs.exists(spoilt)
+        assert.is_true(frozen_by_nobody or next:path() ~= spoilt)
+        assert.equal(0, run(next, "exit 0").code)
+      end
+    end)
+
     case("measures processor time", "cpu_time", function(place)
       local group <close> = place:create("cpu")
       run(group, "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
