@@ -55,7 +55,7 @@ spec: $(BUILD)/worker $(BUILD)/ground ## run the specs in SPEC=path..., installi
 containers: ## install docker and gVisor as well, and run the specs that need them
 	@$(INSTALL) $(PACKAGES_CONTAINERS)
 	@$(MAKE) --no-print-directory $(BUILD)/worker
-	@WORKER_CONTAINERS=1 $(BUILD)/worker spec spec/e2e/docker_spec.lua
+	@WORKER_CONTAINERS=1 $(BUILD)/worker spec spec/e2e/docker_spec.lua spec/e2e/tools_spec.lua
 
 check: lint test asan ## lint, specs, specs under the sanitizers
 

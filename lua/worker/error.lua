@@ -10,6 +10,7 @@
 --   config     a person's mistake in the configuration          file   the disk said no
 --   engine     a container engine says no, or is `away`        unusable   an executor cannot work now
 --   locked     somebody else holds it                            bug    ours
+--   tool       a tool of worker.tools did not succeed
 --   refused    the server will never take this, however often it is offered
 local sys = require "worker.core.sys"
 

@@ -6,8 +6,16 @@
 --   acme.config = tools.fields { url = ... }        -- where workspaces are, by session
 --   function acme.claim(self) return tools.job(task, self.tools) end
 --
+-- and a program calls them:
+--
+--   local box <close> = tools.open { workspace = "/path/to/project" }
+--   local text = box:file_read { path = "main.go" }
+--
 --   worker.tools.shelf   where tools are found       worker.tools.shape   what a tool says of itself
 --   worker.tools.task    a task as a job             worker.tools.paths   staying in the workspace
+--   worker.tools.box     tools from Lua
+local box = require "worker.tools.box"
+local engine = require "worker.engine"
 local shape = require "worker.tools.shape"
 local shelf = require "worker.tools.shelf"
 local tasks = require "worker.tools.task"
@@ -62,5 +70,13 @@ tools.route = tasks.route
 -- the record `tools` of tools.fields.  Raises kind "refused" with a `code` (INVALID_ARGUMENT,
 -- UNIMPLEMENTED, PERMISSION, FAILED_PRECONDITION) when it cannot be.
 tools.job = tasks.job
+
+--- `tools.open{ workspace=, engine=, sandbox=, user=, network=, search_url=, output= }`: tools to call from
+-- Lua: box:TOOL(parameters), box:execute(task), box:start(task), box:status(id), box:wait(id),
+-- box:cancel(id).  engine: fields of worker.engine (host, pull, ...); sandbox: the runtime to use
+-- ("runsc"); output: the most bytes that a tool may say (64 MiB).
+function tools.open(options)
+  return box.open(engine.open, options or {})
+end
 
 return tools

@@ -18,7 +18,7 @@ local docker = {}
 
 local PATIENCE = 60
 local LINKS = { "sh", "cat", "echo", "id", "sleep", "true", "yes", "head", "dd", "touch", "printf", "wc", "tr", "ls", "kill",
-  "nc", "env", "sha256sum", "seq" }
+  "nc", "env", "sha256sum", "seq", "mkdir", "grep", "find", "sed", "test", "wget" }
 
 local methods = {}
 local meta = { __index = methods }
@@ -86,14 +86,18 @@ function docker.start()
   return nil, failed
 end
 
---- An image with busybox in it; `more`: { [path] = text } of other files.
-function methods:image(name)
+--- An image with busybox in it; `more`: { [path] = text } of programs beside it.
+function methods:image(name, more)
   local root = fs.join(self.dir, "root")
   fs.mkdir(fs.join(root, "bin"), { parents = true })
   for _, folder in ipairs { "tmp", "etc" } do fs.mkdir(fs.join(root, folder)) end
   fs.chmod(fs.join(root, "tmp"), 1023) -- 1777
   fs.copy(on_path "busybox", fs.join(root, "bin/busybox"), { mode = 493 })
   for _, link in ipairs(LINKS) do fs.symlink("busybox", fs.join(root, "bin", link)) end
+  for path, text in pairs(more or {}) do
+    fs.write(fs.join(root, path), text)
+    fs.chmod(fs.join(root, path), 493)
+  end
   local tar = process.run { argv = { "/bin/tar", "-C", root, "-c", "." }, output_limit = 64 << 20 }
   fs.remove_tree(root)
   local client <close> = engine.open { host = self.host }
