@@ -2,7 +2,8 @@
  *
  *	sys.mono() sys.wall() -> seconds       sys.iso([digits [, wall]]) -> RFC 3339 text
  *	sys.env([name]) -> value or table      sys.unsetenv(name)
- *	sys.pid() sys.uid() sys.user_id(name) -> uid, gid   sys.hostname() sys.version()
+ *	sys.pid() sys.uid() sys.hostname() sys.version()
+ *	sys.user([name]) -> { name, uid, gid, home } or nil     without a name: who we are
  *	sys.isatty(fd) sys.terminal_width(fd)
  *	sys.signals{"TERM", ...} -> handle     handle:wait([seconds]) -> name; handle:close()
  *	sys.exit_status(code) sys.stop()       what main returns when the loop ends; ends it
@@ -98,18 +99,32 @@ static int core_uid(lua_State *L)
 	return 1;
 }
 
-/* A name or a number; the number need not be in the user database. */
-static int core_user_id(lua_State *L)
+/* By name, or by number in place of a name. */
+static const struct passwd *find_user(const char *name)
 {
-	const char *name = lua_tostring(L, 1);
-	const struct passwd *user = name != NULL ? getpwnam(name) : NULL;
-	if (user == NULL && name != NULL && strspn(name, "0123456789") == strlen(name))
+	if (name == NULL)
+		return getpwuid(geteuid());
+	const struct passwd *user = getpwnam(name);
+	if (user == NULL && *name != '\0' && strspn(name, "0123456789") == strlen(name))
 		user = getpwuid((uid_t)strtoul(name, NULL, 10));
+	return user;
+}
+
+static int core_user(lua_State *L)
+{
+	const struct passwd *user = find_user(luaL_optstring(L, 1, NULL));
 	if (user == NULL)
 		return 0;
+	lua_createtable(L, 0, 4);
+	lua_pushstring(L, user->pw_name);
+	lua_setfield(L, -2, "name");
 	lua_pushinteger(L, user->pw_uid);
+	lua_setfield(L, -2, "uid");
 	lua_pushinteger(L, user->pw_gid);
-	return 2;
+	lua_setfield(L, -2, "gid");
+	lua_pushstring(L, user->pw_dir);
+	lua_setfield(L, -2, "home");
+	return 1;
 }
 
 static int core_hostname(lua_State *L)
@@ -363,7 +378,7 @@ static const luaL_Reg functions[] = {
 	{"unsetenv", core_unsetenv},
 	{"pid", core_pid},
 	{"uid", core_uid},
-	{"user_id", core_user_id},
+	{"user", core_user},
 	{"hostname", core_hostname},
 	{"version", core_version},
 	{"isatty", core_isatty},

@@ -221,14 +221,12 @@ end
 
 -- Words around it --------------------------------------------------------------------------------
 
---- `process.env(base, overrides) -> table`: a copy of `base` (or nothing) with `overrides` on top;
--- a value of false takes a variable out.
-function process.env(base, overrides)
+--- `process.env(base, overrides, ...) -> table`: one environment of several, any of them may be nil; what
+-- comes later wins, and a value of false takes a variable out.
+function process.env(...)
   local env = {}
-  for _, layer in ipairs { base or {}, overrides or {} } do
-    for name, value in pairs(layer) do
-      env[name] = value or nil
-    end
+  for i = 1, select("#", ...) do
+    for name, value in pairs((select(i, ...)) or {}) do env[name] = value or nil end
   end
   return env
 end
@@ -236,9 +234,9 @@ end
 --- `process.inherited(name)`: a variable of the worker's own environment, or nil.
 process.inherited = sys.env
 
---- `process.user_id(name) -> uid, gid`: a user of this machine, by name or number; nil when there is
--- none.
-process.user_id = sys.user_id
+--- `process.user([name])`: a user of this machine, by name or number, or the worker's own:
+-- { name, uid, gid, home }; nil when there is none.
+process.user = sys.user
 
 local names = {}
 for name, signo in pairs(core.signals) do names[signo] = "SIG" .. name end

@@ -83,10 +83,30 @@ local function rlimits_of(limits, missing)
   }
 end
 
+-- What the user database says of whom the job runs as; asked once, it may be on another machine.
+local people = setmetatable({}, { __mode = "k" })
+
+local function person_of(conf)
+  if people[conf] == nil then
+    local person = process.user(conf.user)
+    if conf.user and not person then err.raise("spawn", ("there is no user '%s' on this machine"):format(conf.user)) end
+    people[conf] = person or false
+  end
+  return people[conf]
+end
+
+-- A job at home in nobody's home has its own directory for one, and so has every job that is not to be
+-- somebody else.
+local function identity_of(conf, ctx)
+  local person = person_of(conf)
+  local home = conf.user and fs.exists(person.home) and person.home
+  return { USER = person and person.name, LOGNAME = person and person.name, HOME = home or ctx.workdir or "/" }
+end
+
 local function request_of(conf, job, ctx, long, group, missing)
   return {
     argv = command_of(conf, job, long), cwd = job.cwd or ctx.workdir, stdin = job.stdin,
-    env = process.env(ctx.env, job.env), merge = conf.merge, user = conf.user,
+    env = process.env(identity_of(conf, ctx), ctx.env, job.env), merge = conf.merge, user = conf.user,
     nice = ctx.limits.nice, oom_score_adj = OOM_SCORE, cgroup = group,
     rlimits = rlimits_of(ctx.limits, missing),
   }
@@ -121,11 +141,7 @@ end
 function shell.run(conf, job, ctx)
   local group, missing = group_of(ctx)
   local _ <close> = group
-  if conf.user and ctx.workdir then
-    local uid = process.user_id(conf.user)
-    if not uid then err.raise("spawn", ("there is no user '%s' on this machine"):format(conf.user)) end
-    fs.chown(ctx.workdir, uid, -1)
-  end
+  if conf.user and ctx.workdir then fs.chown(ctx.workdir, person_of(conf).uid, -1) end
   local long <close> = long_script(job, ctx)
   local child <close> = process.spawn(request_of(conf, job, ctx, long, group, missing))
   local _ <close> = not group and cgroup.keep("session", child.pid) or nil

@@ -27,15 +27,15 @@ local function may_pass(name)
 end
 
 function env.run(conf, next)
-  local fixed = { PATH = conf.path, LANG = "C.UTF-8", USER = "worker", SHELL = "/bin/sh" }
+  local fixed = { PATH = conf.path, LANG = "C.UTF-8", SHELL = "/bin/sh" }
   for _, name in ipairs(conf.pass) do
     if may_pass(name) then fixed[name] = process.inherited(name) or fixed[name] end
   end
   for name, value in pairs(conf.set) do fixed[name] = value end
   for name, value in pairs(conf.secrets) do fixed[name] = secret.reveal(value) end
   return function(job, ctx)
-    local own = { WORKER_JOB_ID = job.id, HOME = ctx.workdir or "/", TMPDIR = ctx.workdir or "/tmp" }
-    ctx.env = process.env(fixed, own)
+    -- who the job is and where its home is, only its executor knows
+    ctx.env = process.env({ TMPDIR = ctx.workdir or "/tmp" }, fixed, { WORKER_JOB_ID = job.id })
     for _, value in pairs(conf.secrets) do ctx.secrets[#ctx.secrets + 1] = value end
     return next(job, ctx)
   end

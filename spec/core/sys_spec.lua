@@ -96,10 +96,11 @@ end)
 
 describe("who and where", function()
   it("users are found by name and by number", function()
-    assert.same({ 0, 0 }, { sys.user_id "root" })
-    assert.same({ 0, 0 }, { sys.user_id "0" })
-    assert.is_nil(sys.user_id "nobody-of-that-name")
-    assert.is_nil(sys.user_id "-1")
+    local root = { name = "root", uid = 0, gid = 0, home = "/root" }
+    assert.same(root, sys.user "root")
+    assert.same(root, sys.user "0")
+    assert.equal(sys.uid(), sys.user().uid)
+    for _, name in ipairs { "nobody-of-that-name", "-1", "" } do assert.is_nil(sys.user(name)) end
   end)
 
   it("a pipe is no terminal and has no width", function()

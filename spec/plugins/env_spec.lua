@@ -14,8 +14,9 @@ describe("the policy env", function()
 
   it("is a few fixed names", function()
     assert.same({ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LANG = "C.UTF-8",
-      USER = "worker", SHELL = "/bin/sh", WORKER_JOB_ID = "j1", HOME = "/w", TMPDIR = "/w" }, env({}, { workdir = "/w" }))
+      SHELL = "/bin/sh", WORKER_JOB_ID = "j1", TMPDIR = "/w" }, env({}, { workdir = "/w" }))
     assert.equal("/tmp", env({}).TMPDIR)
+    assert.equal("/elsewhere", env({ set = { TMPDIR = "/elsewhere" } }, { workdir = "/w" }).TMPDIR)
   end)
 
   it("passes only what is allowed on", function()

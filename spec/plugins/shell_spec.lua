@@ -1,3 +1,4 @@
+local process = require "worker.process"
 local plugin = require "spec.support.plugin"
 local program = require "spec.support.program"
 local scratch = require "spec.support.scratch"
@@ -102,11 +103,21 @@ describe("the executor shell #realtime", function()
     assert.same({}, program.of_tag(tag))
   end)
 
-  it("runs as another user, in a directory that is his", function()
-    local result, said = run({ script = "id -un; touch mine" }, { user = "nobody" })
+  it("tells a job whom it runs as; its own directory is its home", function()
+    local me = process.user()
+    local _, said = run { script = "echo $USER $LOGNAME $HOME" }
+    assert.equal(("%s %s %s\n"):format(me.name, me.name, dir.root), said.stdout)
+    _, said = run({ script = "echo $USER $HOME" }, {}, { env = { USER = "somebody", HOME = "/elsewhere" } })
+    assert.equal("somebody /elsewhere\n", said.stdout)
+  end)
+
+  it("runs as another user, in a directory that is his; his home is the job's, where he has one", function()
+    local result, said = run({ script = "id -un; touch mine; echo $USER $LOGNAME $HOME" }, { user = "nobody" })
     if sys.uid() ~= 0 then return pending "only root can do that" end
-    assert.equal("nobody\n", said.stdout)
+    assert.equal(("nobody\nnobody nobody %s\n"):format(dir.root), said.stdout)
     assert.equal("success", result.state)
+    _, said = run({ script = "echo $USER $LOGNAME $HOME" }, { user = "daemon" })
+    assert.equal("daemon daemon /usr/sbin\n", said.stdout)
     assert.matches("there is no user 'nobody%-here'", tostring(run({ script = "true" }, { user = "nobody-here" })))
   end)
 end)
