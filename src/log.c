@@ -1,13 +1,14 @@
-/* log.c -- the worker's own log, on stderr.  Floor 1.  See worker/log.h.
+/* log.c -- the worker's own log.  Floor 1.  See worker/log.h.
  *
  * A line is built in a buffer with a ceiling, secrets are replaced in the finished line, and one
  * write() sends it (a few for a long one).  Before each the fd is asked whether it takes anything:
  * a reader that has stopped must not stop the worker, so the line is dropped and counted instead.
  *
- * The state is file-level: there is one stderr in a process, and every floor writes to it.
+ * The state is file-level: there is one log in a process, and every floor writes to it.
  */
 #include "worker/log.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -33,6 +34,7 @@ struct log_secret {
 
 static struct {
 	int fd;
+	int file; /* the fd where that is a file of our own; 0 for none */
 	enum log_level level;
 	enum log_format format;
 	bool color;
@@ -66,6 +68,26 @@ void log_color_set(bool color)
 void log_fd_set(int fd)
 {
 	log_state.fd = fd;
+}
+
+int log_output_set(const char *output, struct err *err)
+{
+	int file = 0, fd = STDERR_FILENO;
+	if (strcmp(output, "stdout") == 0) {
+		fd = STDOUT_FILENO;
+	} else if (strcmp(output, "stderr") != 0) {
+		/* O_NONBLOCK: opening a pipe that nobody reads must not wait. */
+		fd = file = open(output,
+				 O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+				 0640);
+		if (fd == -1)
+			return err_errno(err, "open the log %s", output);
+	}
+	if (log_state.file > 0)
+		close(log_state.file);
+	log_state.fd = fd;
+	log_state.file = file;
+	return 0;
 }
 
 bool log_enabled(enum log_level level)

@@ -1,7 +1,7 @@
 /* lua_log.c -- worker.core.log: the log for Lua.  Floor 5.
  *
  *	log.write(level, event, message, fields)   level 0 (debug) .. 3 (error)
- *	log.setup{ level=, format=, color=, fd= }
+ *	log.setup{ level=, format=, color=, fd=, output= }   see log_output_set
  *	log.enabled(level) -> bool
  *	log.secret(text) -> bool
  *	log.overlay(erase) -> bool                 see log_overlay_set
@@ -76,6 +76,10 @@ static int core_setup(lua_State *L)
 	lua_Integer fd = door_integer(L, 1, "fd", 0, 1 << 20, -1);
 	if (fd >= 0)
 		log_fd_set((int)fd);
+	const char *output = door_string(L, 1, "output", NULL, NULL);
+	struct err err;
+	if (output != NULL && log_output_set(output, &err) == -1)
+		return door_raise(L, "file", &err);
 	return 0;
 }
 

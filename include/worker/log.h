@@ -1,4 +1,4 @@
-/* log.h -- the worker's own log, on stderr.  Floor 1.
+/* log.h -- the worker's own log.  Floor 1.
  *
  * A line has a level, a stable event name ("job.finished", for programs), a message (for people,
  * free to change) and fields.  Formats: text for a terminal, logfmt, JSON, journal (text with the
@@ -11,6 +11,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+
+#include "worker/err.h"
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR, LOG_LEVEL_OFF };
 enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON, LOG_FORMAT_JOURNAL };
@@ -44,6 +46,11 @@ bool log_overlay_set(const char *erase);
 
 /* log_fd_set(fd): where lines go; 2 at first. */
 void log_fd_set(int fd);
+
+/* log_output_set(output, err): where lines go by name: "stderr", "stdout", or the path of a file,
+ * which is made or appended to.  The same path again opens it anew: somebody may have moved the
+ * file away.  On failure (-1) lines go where they went. */
+int log_output_set(const char *output, struct err *err);
 
 /* log_secret(text, n): never print these bytes. Shorter than 6 bytes is not registered (returns
  * false): masking "1" everywhere would destroy the log. */

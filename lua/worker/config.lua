@@ -84,6 +84,7 @@ local function take_suggestions(load, conf)
       parts.suggest(load, conf.health, "address", suggests.health, "health.address", server.plugin)
     end
     conf.suggested_log = conf.suggested_log or suggests.log
+    conf.suggested_output = conf.suggested_output or suggests.log_output
   end
 end
 
@@ -115,7 +116,7 @@ end
 -- The configuration: name, servers = { { name, protocol, plugin, conf, slots, executor, executors }
 -- }, policies = { claim, run, finish } (lists of { name, plugin, conf }, as executors are), log,
 -- shutdown, state, workspace, registry, origins (path -> where a value is from), files, suggested_log
--- (the format that a protocol would have where no person reads along).
+-- (the format that a protocol would have where no person reads along), suggested_output (where it goes).
 function config.load(options)
   options = options or {}
   local load = new_load(options)

@@ -35,13 +35,15 @@ function log.info(event, message, fields) write(1, event, message, fields) end
 function log.warn(event, message, fields) write(2, event, message, fields) end
 function log.error(event, message, fields) write(3, event, message, fields) end
 
---- `log.setup{ level=, format=, color= }`: how the log looks; level and format by name.
+--- `log.setup{ level=, format=, color=, output= }`: how the log looks, level and format by name, and where
+-- it goes: "stderr", "stdout" or a path; raises kind "file" when that cannot be opened.
 function log.setup(options)
   core.setup {
     level = options.level and LEVELS[options.level],
     format = options.format,
     color = options.color,
     fd = options.fd,
+    output = options.output,
   }
 end
 

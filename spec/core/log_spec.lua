@@ -140,6 +140,34 @@ describe("a reader that has stopped #realtime", function()
   end)
 end)
 
+describe("the log goes", function()
+  it("to stdout, or to a file that is appended to, and opened anew when it was moved away #realtime", function()
+    local ended = lone.run [[
+      log.setup { format = "journal", output = "stdout" }
+      log.write(1, "a", "one")
+      log.setup { output = dir .. "/log" }
+      log.write(1, "a", "two")
+      log.setup { output = dir .. "/log" }
+      log.write(1, "a", "three")
+      os.rename(dir .. "/log", dir .. "/old")
+      log.setup { output = dir .. "/log" }
+      log.write(1, "a", "four")
+      log.setup { output = "stderr" }
+      log.write(1, "a", "five")
+    ]]
+    assert.same({ "<6>one\n", "<6>five\n" }, { ended.stdout, ended.stderr })
+    assert.same({ "<6>two\n<6>three\n", "<6>four\n" }, { ended.files.old, ended.files.log })
+  end)
+
+  it("where it went, when there is no such place", function()
+    local ended = lone.run [[
+      local ok, why = pcall(log.setup, { output = dir .. "/no/such/log" })
+      log.write(1, "a", tostring(ok) .. " " .. why.kind)
+    ]]
+    assert.matches("false file\n$", ended.stderr)
+  end)
+end)
+
 describe("live lines", function()
   it("are taken off before a log line, once, and whoever drew them learns that", function()
     local ended = lone.run [[

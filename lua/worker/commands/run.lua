@@ -7,8 +7,8 @@ local log = require "worker.log"
 local runner = require "worker.runner"
 local sys = require "worker.core.sys"
 
-local STDERR = 2
-local EXIT_CONFIG = 78
+local STDERR, STDOUT = 2, 1
+local EXIT_CANTCREAT, EXIT_CONFIG = 74, 78
 
 local command = {
   summary = "work for an orchestrator (what `worker` does without a command)",
@@ -47,15 +47,23 @@ function command.load(options, folders)
   return conf
 end
 
--- What the command line left open, the file may say, and then the protocol.
+-- Whether a person reads along where the log goes.
+local function read_by_people(output)
+  if output == "stderr" then return sys.isatty(STDERR) or sys.env "JOURNAL_STREAM" end
+  return output == "stdout" and sys.isatty(STDOUT)
+end
+
+-- What the command line left open, the file may say, and then the protocol.  Whether the log is there.
 local function setup_log(conf, options)
   local given = options.log_level or options.verbose or options.quiet
-  local format = conf.log.format
+  local format, output = conf.log.format, conf.log.output or conf.suggested_output or "stderr"
   if format == "auto" then
-    local read_by_people = sys.isatty(STDERR) or sys.env "JOURNAL_STREAM"
-    format = not read_by_people and conf.suggested_log or nil
+    format = not read_by_people(output) and conf.suggested_log or nil
   end
   log.setup { level = not given and conf.log.level or nil, format = not options.log_format and format or nil }
+  local ok, why = pcall(log.setup, { output = output })
+  if not ok then log.error("worker.log_failed", tostring(why), { output = output }) end
+  return ok
 end
 
 local function begin(conf)
@@ -71,7 +79,7 @@ end
 function command.run(options, folders)
   local conf = command.load(options, folders)
   if not conf then return EXIT_CONFIG end
-  setup_log(conf, options)
+  if not setup_log(conf, options) then return EXIT_CANTCREAT end
   local shared = { events = events.new() }
   function shared.reload()
     local fresh = command.load(options, folders)

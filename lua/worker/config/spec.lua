@@ -23,12 +23,15 @@ spec.top = {
   plugins = { "list", of = { "path" }, example = { "/opt/worker/plugins" },
     doc = "More folders with plugins; a later one wins." },
   log = { "record",
-    doc = "The worker's own log, on stderr.",
+    doc = "The worker's own log.",
     fields = {
       level = { "enum", values = { "debug", "info", "warn", "error" }, default = "info",
         doc = "Least important lines to print." },
       format = { "enum", values = { "auto", "text", "logfmt", "json", "journal" }, default = "auto",
         doc = "auto is text on a terminal, journal under systemd, else logfmt, or what the protocol suggests." },
+      output = { "string", min = 1, example = "/var/log/worker.log",
+        doc = "Where lines go: stderr, stdout, or a file to append to, opened anew by SIGHUP; what the protocol "
+          .. "suggests if absent, else stderr." },
     } },
   state = { "path", example = "/var/lib/worker",
     doc = "Where the worker keeps what must survive a restart; /var/lib/worker for root if absent." },
