@@ -36,8 +36,18 @@ local EXIT_SOFTWARE, EXIT_CONFIG = 70, 78
 local methods = {}
 local meta = { __index = methods, __name = "worker.server" }
 
+-- What a protocol may tell its server of this worker.
+local function about(server, spec)
+  local names = {}
+  for i, executor in ipairs(spec.executors or { spec.executor }) do
+    names[i] = { name = executor.name or executor.plugin.name, isolation = executor.plugin.isolation or "process" }
+  end
+  return { name = spec.worker_name, host = sys.hostname(), pid = sys.pid(), version = sys.version(),
+    slots = server.slots, executors = names }
+end
+
 --- `agent.new(spec)`: spec: name, plugin, conf, slots, executors = a list of { plugin=, conf= } (or one
--- as executor), strict, policies = { claim=, run=, finish= }, events, record.
+-- as executor), strict, policies = { claim=, run=, finish= }, events, record, worker_name.
 function agent.new(spec)
   local server = setmetatable({
     name = spec.name, plugin = spec.plugin, conf = spec.conf, slots = spec.slots or 1,
@@ -49,6 +59,7 @@ function agent.new(spec)
   }, meta)
   local function emit(name, facts) return link.emit(server, name, facts) end
   server.trouble = outage.new("server", spec.name, emit)
+  server.about = about(server, spec)
   server.places = task.semaphore(server.slots)
   server.executors = fallback.new(spec.executors or { spec.executor }, { strict = spec.strict, server = spec.name, emit = emit })
   return server
@@ -133,8 +144,9 @@ local function counted(server, step, fn)
   if not ok then error(why, 0) end
 end
 
--- A job that nobody here could run now is left to others.
+-- A job that nobody here could run now is left to others, if there may be any.
 local function wait_able(server)
+  if server.plugin.claims_always then return not server.draining end
   while not server.draining and not server.executors:able() do server:pause(ABLE_PAUSE) end
   return not server.draining
 end

@@ -25,7 +25,7 @@ local function new_load(options)
   return {
     env = env or sys.env, flags = flags.given(options.flags), known = {},
     protocol_flags = options.protocol_flags or {}, executor_flags = options.executor_flags or {},
-    problems = {}, warnings = {}, origins = {}, sections = {},
+    problems = {}, warnings = {}, origins = {}, sections = {}, own = {},
   }
 end
 
@@ -91,10 +91,12 @@ end
 local function assemble(load, options, top, raw)
   load.registry = open_registry(options, top)
   check_folders(load, top.plugins)
+  local servers = parts.servers(load, as_read(load, "servers", top.servers, raw.servers) or {})
+  parts.settle(load, top)
   local conf = {
-    name = top.name or sys.hostname(), log = top.log, shutdown = top.shutdown, health = top.health,
-    state = top.state or state_dir(load.env), registry = load.registry,
-    servers = parts.servers(load, as_read(load, "servers", top.servers, raw.servers) or {}),
+    name = top.name or sys.hostname(), given_name = top.name,
+    log = top.log, shutdown = top.shutdown, health = top.health,
+    state = top.state or state_dir(load.env), registry = load.registry, servers = servers,
     policies = parts.policies(load, policies_as_read(load, top, raw)),
     origins = load.origins, files = load.files, sections = load.sections,
   }
@@ -113,8 +115,9 @@ end
 -- dirs (folders with plugins), registry (one that is open already), env (a table or function
 -- instead of the real environment), etc (instead of "/etc/worker").
 --
--- The configuration: name, servers = { { name, protocol, plugin, conf, slots, executor, executors }
--- }, policies = { claim, run, finish } (lists of { name, plugin, conf }, as executors are), log,
+-- The configuration: name (given_name when somebody gave it), servers = { { name, protocol, plugin,
+-- conf, slots, executor, executors } }, policies = { claim, run, finish } (lists of
+-- { name, plugin, conf }, as executors are), log,
 -- shutdown, state, workspace, registry, origins (path -> where a value is from), files, suggested_log
 -- (the format that a protocol would have where no person reads along), suggested_output (where it goes).
 function config.load(options)

@@ -52,11 +52,19 @@ function link.report_bug(server, what, why)
     { server = server.name, traceback = type(why) == "table" and why.traceback or nil })
 end
 
---- `link.open(server)`: again and again until it works (true), the worker drains, or the server
--- refuses us (false).
+-- How long and how often opening is tried: the protocol's word, or for ever.
+local function attempts(server)
+  local patience = server.plugin.patience
+  local ok, plan = task.try(patience or function() end, server.conf, server.self ~= nil)
+  if not ok then link.report_bug(server, "patience", plan) end
+  return retry.attempts(ok and plan or { first = 1, factor = 2, most = 60 })
+end
+
+--- `link.open(server)`: again and again until it works (true), the worker drains, the server refuses us
+-- or the protocol's patience ends (false).
 function link.open(server)
-  for attempt in retry.attempts { first = 1, factor = 2, most = 60 } do
-    local ok, self = task.try(server.plugin.open, server.conf)
+  for attempt in attempts(server) do
+    local ok, self = task.try(server.plugin.open, server.conf, server.about)
     if ok then
       server.self = self == nil and {} or self
       server.trouble:worked { server = server.name }
@@ -70,25 +78,24 @@ function link.open(server)
       return false
     end
     server.trouble:failed(self, { server = server.name })
-    server.open_tries = (server.open_tries or 0) + 1
-    if server.max_open_tries and server.open_tries >= server.max_open_tries then
+    local delay = attempt:delay(err.is(self) and self.retry_after or nil)
+    if not delay then
       link.fail_server(server, self, EXIT_UNAVAILABLE)
       return false
     end
-    if not server:pause(attempt:delay(err.is(self) and self.retry_after or nil)) then return false end
+    if not server:pause(delay) then return false end
   end
 end
 
---- `link.reopen(server, seen)`: the server said that it does not know us: open anew, once, however
+--- `link.reopen(server, seen, why)`: the server said that it does not know us: open anew, once, however
 -- many tasks heard it; `seen` is what they talked to.
-function link.reopen(server, seen)
+function link.reopen(server, seen, why)
   if server.self ~= seen then return end
   while server.state == "opening" do
     server.changed:wait()
     if server.self ~= seen then return end
   end
-  log.info("server.reopening", ("%s: the server no longer knows this worker; opening anew"):format(
-    server.name), { server = server.name })
+  log.info("server.reopening", ("%s: %s; opening anew"):format(server.name, tostring(why)), { server = server.name })
   link.set_state(server, "opening")
   if not link.open(server) and server.state == "opening" then link.set_state(server, "closed") end
 end
@@ -103,7 +110,7 @@ end
 function link.heard(server, what, why, seen)
   link.report_bug(server, what, why)
   if judge(why) == "gone" then
-    link.reopen(server, seen)
+    link.reopen(server, seen, why)
   elseif judge(why) == "refused" and what ~= "log" then
     link.fail_server(server, why, EXIT_AUTH)
   else

@@ -42,7 +42,7 @@ local function new_server(conf, entry, shared)
     executors = entry.executors, strict = entry.strict, policies = conf.policies, events = shared.events,
     record = entry.plugin.keeps_record and record.none() or shared.record,
     workspace = conf.workspace, spool_dir = fs.join(conf.state, "spool"), grace = conf.shutdown and conf.shutdown.grace,
-    watchers = shared.watchers,
+    watchers = shared.watchers, worker_name = conf.given_name,
   }
 end
 

@@ -28,6 +28,7 @@ local function make(registry)
     lost = registry:counter("worker_lease_lost_total", "Jobs that the server gave to another worker."),
     oom = registry:counter("worker_oom_kills_total", "Jobs that needed more memory than they may have."),
     contact = registry:gauge("worker_heartbeat_age_seconds", "Time since the last good answer."),
+    connection = registry:gauge("worker_connection_state", "1 for the state that the connection to a server is in."),
     log_bytes = registry:counter("worker_log_bytes_total", "Output of jobs."),
     lua = registry:gauge("worker_lua_memory_bytes", "Memory of the Lua state."),
     rss = registry:gauge("process_resident_memory_bytes", "Resident memory of the worker."),
@@ -103,14 +104,24 @@ local function process_numbers(self)
   if fds then self.m.fds:set(#fds) end
 end
 
+-- What a protocol calls the state of its connection, where it has a word for it.
+local function connection_of(server)
+  if not server.plugin.connection then return nil end
+  local ok, word = pcall(server.plugin.connection, server.conf)
+  return ok and type(word) == "string" and word or nil
+end
+
 local function server_numbers(self, servers)
   self.m.slots:clear()
   self.m.running:clear()
   self.m.contact:clear()
+  self.m.connection:clear()
   for _, server in ipairs(servers) do
     self.m.slots:add(server.slots, { source = server.name, state = "total" })
     self.m.slots:add(server.running, { source = server.name, state = "busy" })
     self.m.running:add(server.running, { source = server.name })
+    local connection = connection_of(server)
+    if connection then self.m.connection:set(1, { source = server.name, state = connection }) end
     if self.contacts[server.name] then
       self.m.contact:set(sys.mono() - self.contacts[server.name], { source = server.name })
     end
@@ -142,7 +153,7 @@ function methods:describe(servers)
       name = server.name, state = server.draining and "draining" or server.state, slots = server.slots,
       running = server.running, done = server.done, jobs = describe_jobs(server),
       contact_age = self.contacts[server.name] and sys.mono() - self.contacts[server.name] or nil,
-      error = self.errors[server.name],
+      error = self.errors[server.name], connection = connection_of(server),
     }
   end
   return { version = sys.version(), host = sys.hostname(), pid = sys.pid(), started = self.began,

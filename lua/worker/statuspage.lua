@@ -46,6 +46,7 @@ local function servers_table(servers)
   local rows = { head("Server", "State", "Slots", "Done", "Last answer") }
   for _, server in ipairs(servers) do
     local state = ('<span class="%s">%s</span>'):format(server.state, server.state)
+    if server.connection then state = state .. " <small>" .. escape(server.connection) .. "</small>" end
     if server.error then state = state .. " <small>" .. escape(server.error) .. "</small>" end
     rows[#rows + 1] = row(cell(escape(server.name)), cell(state), cell(bar(server.running, server.slots)),
       cell(server.done, "n"), cell(server.contact_age and time.format_duration(server.contact_age // 1) .. " ago" or "never"))

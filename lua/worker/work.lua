@@ -47,7 +47,7 @@ local function ship_log(server, job, ctx)
       if ok then break end
       local verdict = retry.classify(why)
       if verdict == "gone" then
-        link.reopen(server, seen)
+        link.reopen(server, seen, why)
       elseif verdict ~= "retry" then
         link.report_bug(server, "log", why)
         log.warn("job.log_refused", ("job %s: the server refuses the log: %s"):format(job.id, tostring(why)),
@@ -215,7 +215,7 @@ function work.report(server, job, result)
       settle(server, job, result, why)
       error(why, 0)
     end
-    link.reopen(server, seen)
+    link.reopen(server, seen, why)
   end
   err.raise("transport", "the server keeps forgetting this worker")
 end

@@ -53,6 +53,60 @@ local function states(said)
 end
 
 describe("worker.agent", function()
+  it("opens for as long as the protocol has patience, then gives the server up with 69", function()
+    local asked, tries = {}, 0
+    local plugin = protocol({}, {
+      patience = function(conf, again)
+        asked[#asked + 1] = { conf.tries, again }
+        return { first = 1, factor = 1, tries = conf.tries }
+      end,
+      open = function()
+        tries = tries + 1
+        err.raise("transport", "nobody there")
+      end,
+    })
+    local server, run = serve(plugin, { conf = { tries = 3 } })
+    assert.equal(69, run(server))
+    assert.equal(3, tries)
+    assert.same({ { 3, false } }, asked)
+  end)
+
+  it("opens anew with the patience for that", function()
+    local asked, lives = {}, 0
+    local plugin = protocol({}, {
+      patience = function(_, again)
+        asked[#asked + 1] = again
+        return { first = 1, tries = again and 2 or 9 }
+      end,
+      open = function(_, about)
+        lives = lives + 1
+        if lives > 1 then err.raise("transport", "nobody there") end
+        assert.same({ 1, { { name = "fake", isolation = "process" } } }, { about.slots, about.executors })
+        return {}
+      end,
+      claim = function() err.gone() end,
+    })
+    local server, run = serve(plugin)
+    assert.equal(69, run(server))
+    assert.same({ { false, true }, 3 }, { asked, lives })
+  end)
+
+  it("claims also while no executor works, where nobody else would take the job", function()
+    local usable = false
+    local plugin, said = protocol({ { id = "a" }, { id = "b" } }, { claims_always = true })
+    local broken = executor(function() return { state = "success", exit_code = 0 } end)
+    broken.plugin.check = function() if not usable then err.raise("unusable", "the engine is away") end end
+    local claim = plugin.claim
+    function plugin.claim(self)
+      usable = said.claims > 0
+      if usable then task.sleep(60) end
+      return claim(self)
+    end
+    local server, run = serve(plugin, { executor = broken })
+    assert.equal(0, run(server))
+    assert.equal("a=error b=success", states(said))
+  end)
+
   it("runs jobs one by one until the server has no more", function()
     local plugin, said = protocol { { id = "a" }, { id = "b" } }
     local server, run = serve(plugin)

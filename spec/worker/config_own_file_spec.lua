@@ -46,6 +46,49 @@ describe("a protocol's own file", function()
     assert.matches('acme.yaml:2:1: .*did you mean "many"', tostring(problems[1]))
   end)
 
+  describe("that others read, too,", function()
+    before_each(function()
+      dir:write("plugins/protocols/acme.lua", [[
+        return { kind = "protocol", name = "acme", api = 1, open = print, claim = print,
+          own_file = { name = "~/acme.yaml", section = "worker", shared = true,
+            settings = { name = "name", log_level = "log.level", log_output = "log.output" } },
+          config = { url = { "url", default = "http://default", doc = "Where." } } }
+      ]])
+    end)
+
+    local function home(flags) return load(flags, { HOME = dir.root }) end
+
+    it("is found at home; its own part counts, and what is not for us is left alone", function()
+      dir:write("acme.yaml", "docker: { x: 1 }\nurl: http://not-this\nworker:\n  url: http://a\n  pets: [ cat ]\n")
+      local conf, _, warnings = home()
+      assert.same({ "http://a", 0 }, { conf.servers[1].conf.url, #warnings })
+      dir:write("acme.yaml", '{ "url": "http://b", "docker": { "x": 1 } }')
+      assert.equal("http://b", home().servers[1].conf.url)
+    end)
+
+    it("warns of what looks like a slip", function()
+      dir:write("acme.yaml", "urls: http://a\n")
+      local conf, _, warnings = home()
+      assert.equal("http://default", conf.servers[1].conf.url)
+      assert.matches("acme.yaml:1:1: urls means nothing to the worker; did you mean url%?", tostring(warnings[1]))
+    end)
+
+    it("may hold settings of the worker, which flags win over", function()
+      dir:write("acme.yaml", "name: mine\nlog_level: debug\nlog_output: stdout\n")
+      local conf = home()
+      assert.same({ "mine", "mine", "debug", "stdout" }, { conf.name, conf.given_name, conf.log.level, conf.log.output })
+      assert.matches("acme.yaml:2:12$", conf.origins["log.level"])
+      conf = home { ["log-level"] = "warn", name = "other" }
+      assert.same({ "other", "warn", "stdout" }, { conf.name, conf.log.level, conf.log.output })
+    end)
+
+    it("is told with its lines when those are wrong", function()
+      dir:write("acme.yaml", "log_level: loud\n")
+      local _, problems = home()
+      assert.matches('acme.yaml:1:12: log_level: expected one of', tostring(problems[1]))
+    end)
+  end)
+
   it("is not read for a server that our own file describes", function()
     dir:write("acme.yaml", "url: http://a\nmany: 3\n")
     local file = dir:write("worker.yaml", "servers:\n  - protocol: acme\n    url: http://own\n")

@@ -43,6 +43,7 @@ describe("worker.health", function()
     server = agent.new {
       name = "ci", conf = {}, slots = 2, events = listeners, record = record.none(),
       plugin = { kind = "protocol", name = "fake", api = 1, open = function() return {} end, claim_breaks = true,
+        connection = function() return "Ready" end,
         claim = function()
           if jobs[1] then return table.remove(jobs, 1) end
           task.sleep(5)
@@ -115,6 +116,8 @@ describe("worker.health", function()
       assert.matches('worker_jobs_total{result="failed",source="ci"} 1\n', text, 1, true)
       assert.matches('worker_slots{source="ci",state="busy"} 1\n', text, 1, true)
       assert.matches('worker_poll_total{result="job",source="ci"} 2\n', text, 1, true)
+      assert.equal("Ready", status.servers[1].connection)
+      assert.matches('worker_connection_state{source="ci",state="Ready"} 1\n', text, 1, true)
     end)
   end)
 

@@ -9,11 +9,19 @@ local fs = require "worker.fs"
 local references = require "worker.config.references"
 local schema = require "worker.schema"
 local spec = require "worker.config.spec"
+local text = require "worker.text"
 local yaml = require "worker.yaml"
 
 local parts = {}
 
 local PREFIX = "WORKER_"
+
+local function sorted_keys(map)
+  local keys = {}
+  for key in pairs(map) do keys[#keys + 1] = key end
+  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+  return keys
+end
 
 local function add(list, more)
   table.move(more, 1, #more, #list + 1, list)
@@ -116,24 +124,89 @@ local function executor_source(load, entry, conf, path)
   return (type(given) == "table" or given == conf.executor) and entry or conf
 end
 
+-- Out of a map and out of what is known of its places; "file:line:column" of the value and of the key.
+local function take_out(load, entry, key)
+  local mark, places = load.marks[entry], {}
+  for i, of_key in ipairs { false, true } do
+    places[i] = ("%s:%d:%d"):format(yaml.where(load.marks, entry, key, of_key))
+  end
+  entry[key], mark.keys[key], mark.values[key] = nil, nil, nil
+  return places[1], places[2]
+end
+
+-- What a file that others read, too, says to them is not ours to judge, but for what looks like a slip.
+local function leave_to_others(load, entry, fields)
+  local names = {}
+  for name in pairs(fields) do names[#names + 1] = name end
+  table.sort(names)
+  for _, key in ipairs(sorted_keys(entry)) do
+    if not fields[key] then
+      local near, _, place = text.nearest(tostring(key), names), take_out(load, entry, key)
+      if near then say(load.warnings, ("%s: %s means nothing to the worker; did you mean %s?"):format(place, key, near)) end
+    end
+  end
+end
+
+-- Keys of such a file that are settings of the worker itself, under the paths of those.
+local function take_settings(load, entry, settings)
+  for key, path in pairs(settings or {}) do
+    if entry[key] ~= nil then
+      load.own[path] = { value = entry[key], key = key }
+      load.own[path].place = take_out(load, entry, key)
+    end
+  end
+end
+
 -- A server that no file of ours describes may have one of its own, which people have already: the
--- protocol says own_file = { name = "x.yaml", env = "X_CONFIG" }.
-local function own_entry(load, plugin)
-  local named = plugin.own_file.env and load.env(plugin.own_file.env)
-  local path = named or plugin.own_file.name
+-- protocol says own_file = { name = "x.yaml", env = "X_CONFIG", section = the key under which it is
+-- if there is such a key, settings = { key = path of a setting of the worker }, shared = true: others
+-- read it, too }.
+local function own_entry(load, plugin, fields)
+  local own = plugin.own_file
+  local named, home = own.env and load.env(own.env), load.env("HOME")
+  local path = named or home and own.name:gsub("^~/", home .. "/") or own.name
   if not named and not fs.exists(path) then return {} end
-  local tree, marks, problems = files.load({ path }, named and plugin.own_file.env)
+  local tree, marks, problems = files.load({ path }, named and own.env)
   add(load.problems, problems)
   if #problems > 0 then return nil end
   for container, mark in pairs(marks) do load.marks[container] = mark end
   load.files[#load.files + 1] = path
-  return tree
+  local section = own.section and tree[own.section]
+  local entry = type(section) == "table" and section or tree
+  take_settings(load, entry, own.settings)
+  if own.shared then leave_to_others(load, entry, fields) end
+  return entry
 end
 
 -- What such a file calls the number of slots counts unless somebody said slots.
 local function slots_of(load, conf, plugin, path)
   local own = plugin.slots_field and conf[plugin.slots_field]
   return (load.origins[path .. ".slots"] or "default") == "default" and own or conf.slots
+end
+
+-- The field of a path like "log.level".
+local function field_at(path)
+  local field = { fields = spec.top }
+  for name in path:gmatch("[^.]+") do field = field.fields[name] end
+  return field
+end
+
+--- `parts.settle(load, top)`: into the worker's settings what a protocol's own file says of them, where
+-- nobody else did.
+function parts.settle(load, top)
+  for path, own in pairs(load.own) do
+    if (load.origins[path] or "default") == "default" then
+      local name = path:match("[^.]+$")
+      local value, problems = schema.check({ [own.key] = field_at(path) }, { [own.key] = own.value }, nil, "", { env = load.env })
+      if value then
+        local group = path:match("^(.*)%.")
+        local container = group and top[group] or top
+        container[name], load.origins[path] = value[own.key], own.place
+      else
+        say(load.problems, ("%s: %s"):format(own.place, tostring(problems[1])))
+      end
+    end
+  end
 end
 
 --- `parts.suggest(load, container, key, value, path, plugin)`: what a protocol suggests for a setting of
@@ -166,7 +239,7 @@ local function check_server(load, entry, container, index)
     for field, value in pairs(load.protocol_flags) do given[field] = value end
   end
   if plugin.own_file and not load.marks[entry] then
-    entry = own_entry(load, plugin)
+    entry = own_entry(load, plugin, fields.config)
     if not entry then return nil end
   end
   local conf = parts.check(load, fields, entry, path,
