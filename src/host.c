@@ -111,6 +111,11 @@ static void *host_alloc(void *ud, void *ptr, size_t old_size, size_t size)
 	return fresh;
 }
 
+void host_burst_allow(struct host *host, size_t n)
+{
+	host->burst_gain -= (int64_t)n;
+}
+
 const char *host_oom_where(struct host *host)
 {
 	bool refused = host->oom;

@@ -78,6 +78,20 @@ void lua_sock_opened(struct lua_sock *conn)
 	conn->counted = true;
 }
 
+struct lua_sock *lua_sock_take(lua_State *L, int index)
+{
+	struct lua_sock *conn = door_check(L, index, conn_type());
+	luaL_argcheck(L, conn->sock.open, index, "this connection is closed");
+	luaL_argcheck(L, !conn->reading && !conn->writing && !conn->sock.reader.waiting, index,
+		      "this connection is in use");
+	return conn;
+}
+
+void lua_sock_close(struct lua_sock *conn)
+{
+	conn_close(NULL, conn);
+}
+
 int lua_sock_raise(lua_State *L, const char *reason, const struct err *err)
 {
 	bool limit = reason != NULL && strcmp(reason, "too_big") == 0;

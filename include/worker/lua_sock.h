@@ -1,6 +1,6 @@
 /* lua_sock.h -- the handle of a connection, for the doors that make one.  Floor 5.
  *
- * Only lua_sock.c and lua_listen.c include this.
+ * Only lua_sock.c, lua_listen.c and lua_h2.c include this.
  */
 #ifndef WORKER_LUA_SOCK_H
 #define WORKER_LUA_SOCK_H
@@ -31,6 +31,11 @@ struct lua_sock {
 /* lua_sock_box(L): push a closed handle.  lua_sock_opened(conn): its sock has been opened. */
 struct lua_sock *lua_sock_box(lua_State *L);
 void lua_sock_opened(struct lua_sock *conn);
+
+/* lua_sock_take(L, index): the open connection at ${index}, which nobody waits for, for another
+ * protocol to read and write; lua_sock_close(conn) when it is through. */
+struct lua_sock *lua_sock_take(lua_State *L, int index);
+void lua_sock_close(struct lua_sock *conn);
 
 /* lua_sock_raise(L, reason, err): raise {kind="transport", reason=}, or kind "limit" for what was
  * too big. */

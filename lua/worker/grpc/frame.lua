@@ -1,0 +1,101 @@
+-- grpc/frame.lua: messages on a stream of HTTP/2, and metadata in its headers; the same for both sides.
+local err = require "worker.error"
+local status = require "worker.grpc.status"
+local text = require "worker.text"
+
+local frame = {}
+
+local SMALL = 64 * 1024 -- up to here a message is copied behind its prefix: one frame instead of two
+
+--- `frame.write(stream, bytes, ends)`: one message; false when the other side takes no more.
+function frame.write(stream, bytes, ends)
+  if #bytes <= SMALL then return stream:write(string.pack(">Bs4", 0, bytes), ends) end
+  return stream:write(string.pack(">BI4", 0, #bytes)) and stream:write(bytes, ends)
+end
+
+--- `frame.read(stream, most, where)`: the next message's bytes, or nil at the end.  Its length is
+-- looked at before there is memory for it.
+function frame.read(stream, most, where)
+  local prefix = stream:read_exactly(5)
+  if not prefix then return nil end
+  local compressed, size = string.unpack(">BI4", prefix)
+  if compressed ~= 0 then
+    error(status.new(status.CODES.UNIMPLEMENTED, "the message is compressed, and nobody offered that", where), 0)
+  elseif size > most then
+    error(status.new(status.CODES.RESOURCE_EXHAUSTED,
+      ("a message of %d bytes is over the ceiling of %d"):format(size, most), where), 0)
+  end
+  if size == 0 then return "" end
+  local bytes = stream:read_exactly(size)
+  if bytes then return bytes end
+  error(status.new(status.CODES.INTERNAL, ("the other side ended before the %d bytes of a message"):format(size),
+    where), 0)
+end
+
+--- `frame.check(bytes, most, where)`: raises when a message to be sent is none, or too large.
+function frame.check(bytes, most, where)
+  if type(bytes) ~= "string" then
+    error(("%s: a message must be bytes (or give a codec), got %s"):format(where, type(bytes)), 0)
+  elseif #bytes > most then
+    error(status.new(status.CODES.RESOURCE_EXHAUSTED,
+      ("a message of %d bytes is over the ceiling of %d"):format(#bytes, most), where), 0)
+  end
+  return bytes
+end
+
+-- Metadata -----------------------------------------------------------------------------------------
+
+local function check_pair(name, value)
+  if type(name) ~= "string" or not name:find("^[0-9a-z_.-]+$") or name:find("^grpc%-") then
+    err.raise("config", ("grpc: %q cannot be the name of metadata"):format(tostring(name)))
+  elseif type(value) ~= "string" or not name:find("%-bin$") and value:find("[^\x20-\x7e]") then
+    err.raise("config", ("grpc: the metadata '%s' must be printable ASCII (bytes go under a name in -bin)"):format(name))
+  end
+end
+
+--- `frame.put_metadata(headers, metadata)`: append metadata to a list of headers.
+function frame.put_metadata(headers, metadata)
+  for name, value in pairs(metadata or {}) do
+    check_pair(name, value)
+    headers[#headers + 1] = name
+    headers[#headers + 1] = name:find("%-bin$") and text.base64(value):gsub("=+$", "") or value
+  end
+  return headers
+end
+
+local RESERVED = { ["content-type"] = true, ["te"] = true, ["user-agent"] = false }
+
+--- `frame.get_metadata(headers)`: what in a header block is metadata.
+function frame.get_metadata(headers)
+  local metadata = {}
+  for name, value in pairs(headers) do
+    if not name:find("^:") and not name:find("^grpc%-") and not RESERVED[name] then
+      metadata[name] = name:find("%-bin$") and text.unbase64(value) or value
+    end
+  end
+  return metadata
+end
+
+-- Deadlines ----------------------------------------------------------------------------------------
+
+local UNITS = { { "n", 1e-9 }, { "u", 1e-6 }, { "m", 1e-3 }, { "S", 1 }, { "M", 60 }, { "H", 3600 } }
+
+--- `frame.timeout(seconds)`: as grpc-timeout says it: eight digits at most, the finest unit they reach.
+function frame.timeout(seconds)
+  for _, unit in ipairs(UNITS) do
+    local count = seconds / unit[2]
+    if count < 1e8 then return ("%d%s"):format(math.max(1, math.floor(count)), unit[1]) end
+  end
+  return "99999999H"
+end
+
+--- `frame.seconds(value)`: the other way; nil when it is no timeout.
+function frame.seconds(value)
+  local count, letter = value:match("^(%d+)(%a)$")
+  if not count or #count > 8 then return nil end
+  for _, unit in ipairs(UNITS) do
+    if unit[1] == letter then return tonumber(count) * unit[2] end
+  end
+end
+
+return frame

@@ -1,0 +1,228 @@
+local err = require "worker.error"
+local grpc = require "worker.grpc"
+local talk = require "spec.support.talk"
+local task = require "worker.task"
+
+local function services()
+  return { ["a.B"] = {
+    Echo = function(message) return "<" .. message .. ">" end,
+    No = function() grpc.raise("NOT_FOUND", "no such thing: 100 %, \195\164\n") end,
+    Slow = function() task.sleep(1000) end,
+    Bug = function() error("oh") end,
+    Double = {
+      codec = { encode = tostring, decode = tonumber },
+      unary = function(number) return number * 2 end,
+    },
+    Shout = { stream = function(call)
+      for message in function() return call:receive() end do call:send(message:upper()) end
+      call.trailers["x-count"] = "7"
+    end },
+    First = { stream = function(call) call:send(call:receive()) end },
+    Cut = function(_, call) call.connection:close() end,
+    Meta = { stream = function(call)
+      call:begin { ["x-head"] = call.metadata["x-text"], ["x-bytes-bin"] = call.metadata["x-bytes-bin"] }
+      call:send(("%.0f"):format(call:left()))
+    end },
+  } }
+end
+
+describe("a client and a server", function()
+  local server, client
+  before_each(function()
+    server = grpc.serve { listen = "127.0.0.1:0", services = services() }
+    client = grpc.client { target = server.target }
+  end)
+  after_each(function()
+    client:close()
+    server:close()
+  end)
+
+  local function failure(method, options, message)
+    return talk.failure(client.call, client, "/a.B/" .. method, message or "x", options)
+  end
+
+  it("exchange one message for one, also an empty one", function()
+    assert.equal("<hi>", (client:call("/a.B/Echo", "hi")))
+    assert.equal("<>", (client:call("/a.B/Echo", "")))
+  end)
+
+  it("exchange messages larger than every window", function()
+    local large = ("0123456789abcdef"):rep(512 * 1024)
+    assert.equal("<" .. large .. ">", (client:call("/a.B/Echo", large)))
+  end)
+
+  it("make a hundred and fifty calls at once on one connection", function()
+    local work = {}
+    for i = 1, 150 do
+      work[i] = function() return (client:call("/a.B/Echo", tostring(i))) end
+    end
+    local replies = task.all(work)
+    for i = 1, 150 do assert.equal("<" .. i .. ">", replies[i]) end
+    assert.equal(1, server.listener:counts().accepted)
+  end)
+
+  it("use codecs, each side its own", function()
+    local codec = { encode = function(value) return ("%d"):format(value) end, decode = tonumber }
+    assert.equal(42, (client:call("/a.B/Double", 21, { codec = codec })))
+    assert.equal("42", (client:call("/a.B/Double", "21")))
+  end)
+
+  it("tell a status, with any words", function()
+    local why = failure "No"
+    assert.equal("grpc", why.kind)
+    assert.equal(5, why.code)
+    assert.equal("NOT_FOUND", why.status)
+    assert.equal("no such thing: 100 %, \195\164\n", why.said)
+    assert.equal("/a.B/No: NOT_FOUND: no such thing: 100 %, \195\164\n", tostring(why))
+  end)
+
+  it("know an unknown method, and a handler that failed", function()
+    assert.equal(grpc.code.UNIMPLEMENTED, failure("Nothing").code)
+    assert.equal(grpc.code.UNKNOWN, failure("Bug").code)
+  end)
+
+  it("end a call when its time is up, and the handler with it", function()
+    local why = failure("Slow", { timeout = 3 })
+    assert.equal("DEADLINE_EXCEEDED", why.status)
+    task.sleep(1)
+    assert.equal(0, server.busy)
+  end)
+
+  it("talk in both directions at once", function()
+    local call <close> = client:stream "/a.B/Shout"
+    for _, word in ipairs { "one", "two", "" } do
+      assert.is_true(call:send(word))
+      assert.equal(word:upper(), call:receive())
+    end
+    call:close_send()
+    assert.is_nil(call:receive())
+    assert.is_nil(call:receive())
+    assert.equal("7", call.trailers["x-count"])
+  end)
+
+  it("let the server end first", function()
+    local call <close> = client:stream "/a.B/First"
+    call:send "x"
+    assert.equal("x", call:receive())
+    assert.is_nil(call:receive())
+    assert.is_false(call:send "y")
+  end)
+
+  it("tell an error status while the client still sends", function()
+    local call <close> = client:stream "/a.B/Nothing"
+    local why = talk.failure(call.receive, call)
+    assert.equal("UNIMPLEMENTED", why.status)
+  end)
+
+  it("carry metadata, text and bytes, and the deadline", function()
+    local call <close> = client:stream("/a.B/Meta", { timeout = 50,
+      metadata = { ["x-text"] = "a, b", ["x-bytes-bin"] = "\0\255\1" } })
+    assert.equal("50", call:receive())
+    assert.equal("a, b", call.headers["x-head"])
+    assert.equal("\0\255\1", call.headers["x-bytes-bin"])
+  end)
+
+  it("refuse metadata that is none", function()
+    for name, value in pairs { ["Upper"] = "x", ["grpc-status"] = "0", [":path"] = "/", ["a"] = "new\nline" } do
+      local why = failure("Echo", { metadata = { [name] = value } })
+      assert.equal("config", why.kind)
+    end
+  end)
+
+  it("refuse a message over the ceiling, on either way", function()
+    local small <close> = grpc.client { target = server.target, max_send = 10, max_receive = 11 }
+    assert.equal("<123456789>", (small:call("/a.B/Echo", "123456789")))
+    local why = talk.failure(small.call, small, "/a.B/Echo", "1234567890")
+    assert.matches("a message of 12 bytes is over the ceiling of 11", why.message)
+    why = talk.failure(small.call, small, "/a.B/Echo", "12345678901")
+    assert.equal("RESOURCE_EXHAUSTED", why.status)
+  end)
+
+  it("make a new connection when the old one says GOAWAY, and finish the old calls", function()
+    local call <close> = client:stream "/a.B/Shout"
+    call:send "a"
+    assert.equal("A", call:receive())
+    server:goaway()
+    task.sleep(1)
+    assert.equal("<x>", (client:call("/a.B/Echo", "x")))
+    call:send("b", true)
+    assert.equal("B", call:receive())
+    assert.is_nil(call:receive())
+    assert.equal(2, server.listener:counts().accepted)
+  end)
+
+  it("lose all calls with the connection, and say so", function()
+    local call <close> = client:stream "/a.B/Shout"
+    call:send "a"
+    call:receive()
+    local why = failure "Cut"
+    assert.equal("transport", why.kind)
+    assert.equal("closed", why.reason)
+    assert.is_true(why.sent)
+    why = talk.failure(call.receive, call)
+    assert.equal("transport", why.kind)
+    task.sleep(1)
+    assert.equal("transient_failure", client:state())
+    assert.equal("<x>", (client:call("/a.B/Echo", "x")))
+  end)
+
+  it("end with the server: who waits is told that it is away", function()
+    local call <close> = client:stream "/a.B/Shout"
+    call:send "a"
+    call:receive()
+    server:close()
+    assert.equal("UNAVAILABLE", talk.failure(call.receive, call).status)
+  end)
+
+  it("tell how the connection stands", function()
+    local states = {}
+    local told <close> = grpc.client { target = server.target, on_state = function(state) states[#states + 1] = state end }
+    assert.equal("idle", told:state())
+    told:connect()
+    told:close()
+    assert.same({ "connecting", "ready", "shutdown" }, states)
+    local why = talk.failure(told.call, told, "/a.B/Echo", "x")
+    assert.equal("closed", why.reason)
+    assert.is_false(why.sent)
+  end)
+end)
+
+describe("a client without a server", function()
+  it("fails all calls that wait for the same attempt, with a reason", function()
+    local client <close> = grpc.client { target = "unix:" .. talk.path "nobody" }
+    local failures = task.all { function() return talk.failure(client.call, client, "/a.B/C", "") end,
+      function() return talk.failure(client.call, client, "/a.B/C", "") end }
+    for i = 1, 2 do
+      assert.equal("transport", failures[i].kind)
+      assert.equal("connect", failures[i].reason)
+      assert.is_false(failures[i].sent)
+      assert.matches("^/a.B/C: ", failures[i].message)
+    end
+    assert.equal("transient_failure", client:state())
+  end)
+
+  it("refuses a target that is none", function()
+    for _, target in ipairs { "", "nowhere", "http://x", "unix:", "host:port" } do
+      local why = talk.failure(grpc.client, { target = target })
+      assert.is_true(err.is(why, "config"), target)
+    end
+  end)
+end)
+
+describe("a call over a Unix socket", function()
+  for _, form in ipairs { "unix://%s", "unix:%s" } do
+    it("finds " .. form:format "/path", function()
+      local target = form:format(talk.path "grpc")
+      local server <close> = grpc.serve { listen = target, services = services() } -- luacheck: ignore server
+      local client <close> = grpc.client { target = target }
+      assert.equal("<x>", (client:call("/a.B/Echo", "x")))
+    end)
+  end
+
+  it("finds an abstract name", function()
+    local target = "unix-abstract:" .. talk.path("grpc"):match "[^/]+$"
+    local server <close> = grpc.serve { listen = target, services = services() } -- luacheck: ignore server
+    local client <close> = grpc.client { target = target }
+    assert.equal("<x>", (client:call("/a.B/Echo", "x")))
+  end)
+end)
