@@ -25,6 +25,7 @@
 #include "worker/door.h"
 #include "worker/log.h"
 #include "worker/loop.h"
+#include "worker/pool.h"
 #include "worker/task.h"
 
 #define HOST_KINDS   48
@@ -44,6 +45,7 @@ struct host {
 	struct host_options options;
 	struct tasks *tasks;
 
+	struct pool pool;
 	size_t memory, peak;
 	int64_t burst_gain;
 	char oom_where[160]; /* where the last refused allocation was asked for */
@@ -91,7 +93,7 @@ static void *host_alloc(void *ud, void *ptr, size_t old_size, size_t size)
 	struct host *host = ud;
 	size_t old = ptr != NULL ? old_size : 0;
 	if (size == 0) {
-		free(ptr);
+		pool_resize(&host->pool, ptr, old, 0);
 		host->memory -= old;
 		host->burst_gain -= (int64_t)old;
 		return NULL;
@@ -101,7 +103,7 @@ static void *host_alloc(void *ud, void *ptr, size_t old_size, size_t size)
 		host->oom = true;
 		return NULL;
 	}
-	void *fresh = realloc(ptr, size);
+	void *fresh = pool_resize(&host->pool, ptr, old, size);
 	if (fresh == NULL)
 		return NULL;
 	host->memory += size - old;
@@ -415,6 +417,7 @@ void host_close(struct host *host)
 	lua_close(host->L);
 	if (host->tasks != NULL)
 		tasks_close(host->tasks);
+	pool_end(&host->pool);
 	free(host);
 }
 
