@@ -410,7 +410,10 @@ static void conn_tls_options(lua_State *L, struct dial_options *options)
 		options->name = door_string(L, tls, "name", NULL, NULL);
 		options->tls_min = door_string(L, tls, "min", NULL, NULL);
 		options->insecure = door_bool(L, tls, "insecure", false);
-		options->alpn = door_bool(L, tls, "alpn", false);
+		options->alpn = door_string(L, tls, "alpn", NULL, NULL);
+		if (options->alpn != NULL && strcmp(options->alpn, "h2") != 0 &&
+		    strcmp(options->alpn, "http/1.1") != 0)
+			luaL_error(L, "field 'alpn': expected \"h2\" or \"http/1.1\"");
 	} else if (type != LUA_TNIL && type != LUA_TBOOLEAN) {
 		luaL_error(L, "field 'tls': expected true or a table, got %s",
 			   luaL_typename(L, -1));

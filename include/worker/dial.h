@@ -33,7 +33,8 @@ struct dial_options {
 
 	bool tls;
 	bool insecure;	  /* accept any certificate */
-	bool alpn;	  /* offer http/1.1, which some WebSocket servers ask for */
+	const char *alpn; /* the protocol to offer: "http/1.1" (some WebSocket servers ask for it)
+			     or "h2"; NULL for none */
 	const char *name; /* the name the certificate must carry, when it is not the host */
 	const char *ca_file, *ca_dir, *cert, *key;
 	const char *tls_min; /* "1.2" (also when NULL) or "1.3" */

@@ -55,6 +55,12 @@ local USUAL = {
 local KNOWN = { target = true, tls = true, authority = true, metadata = true, codec = true, on_state = true,
   user_agent = true, proxy = true }
 
+local function offering_h2(tls)
+  local all = { alpn = "h2" }
+  for name, value in pairs(type(tls) == "table" and tls or {}) do all[name] = value end
+  return all
+end
+
 --- `grpc.client{ target= }`: nothing is connected yet.  Options: tls (as sock.connect has it),
 -- timeout (30 s, of a unary call), connect_timeout (10 s), max_send and max_receive (100 MiB, of one
 -- message), max_header (16 KiB), window (1 MiB that one stream may hold unread), metadata, authority,
@@ -67,7 +73,8 @@ function grpc.client(options)
     if not KNOWN[name] and not USUAL[name] then error("grpc: a client has no option '" .. tostring(name) .. "'", 2) end
   end
   for name, value in pairs(USUAL) do self[name] = options[name] or value end
-  self.tls, self.metadata, self.codec, self.on_state = options.tls, options.metadata, options.codec, options.on_state
+  self.tls = options.tls and offering_h2(options.tls)
+  self.metadata, self.codec, self.on_state = options.metadata, options.codec, options.on_state
   self.proxy, self.target = options.proxy, options.target
   self.authority = options.authority or self.place.authority
   self.user_agent = options.user_agent or "worker/" .. sys.version()
@@ -96,12 +103,8 @@ local function watch(self, link)
 end
 
 local function dial(self, seconds)
-  local tls = self.tls
-  if tls then
-    tls = type(tls) == "table" and setmetatable({ alpn = "h2" }, { __index = tls }) or { alpn = "h2" }
-  end
   local conn = sock.connect {
-    unix = self.place.unix, address = self.place.address, tls = tls, proxy = self.proxy,
+    unix = self.place.unix, address = self.place.address, tls = self.tls, proxy = self.proxy,
     timeout = math.min(self.connect_timeout, seconds or math.huge),
   }
   return core.open(conn, { max_header = self.max_header, window = self.window, max_streams = 0 })
@@ -147,17 +150,18 @@ function client:connect(seconds)
   self:connection(seconds)
 end
 
---- `client:stream(path, options)`: open a call with messages in both directions: send, close_send,
+--- `client:stream(method, options)`: open a call with messages in both directions: send, close_send,
 -- receive, cancel.  Options: timeout (none) for all of it, metadata, codec.
-function client:stream(path, options)
-  return call.open(self, path, options or {})
+function client:stream(method, options)
+  return call.open(self, method, options or {})
 end
 
---- `client:call(path, message, options)`: one message there, one back.  The message is bytes, or
--- what the codec encodes.  Options: timeout (the client's, 30 s), metadata, codec={encode=, decode=}.
--- A call that the server has surely not begun with is made once more on a new connection.
-function client:call(path, message, options)
-  return call.unary(self, path, message, options or {})
+--- `client:call(method, message, options)`: one message there, one back.  The method is a path, or
+-- what schema:method() of worker.protobuf gives; the message is bytes, or what the codec encodes.
+-- Options: timeout (the client's, 30 s), metadata, codec={encode=, decode=}.  A call that the server
+-- surely has not begun with is made once more on a new connection.
+function client:call(method, message, options)
+  return call.unary(self, method, message, options or {})
 end
 
 --- `client:close()`: say goodbye and end the connection; calls under way fail.

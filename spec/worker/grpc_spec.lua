@@ -1,5 +1,6 @@
 local err = require "worker.error"
 local grpc = require "worker.grpc"
+local protobuf = require "worker.protobuf"
 local talk = require "spec.support.talk"
 local task = require "worker.task"
 
@@ -65,6 +66,20 @@ describe("a client and a server", function()
     local codec = { encode = function(value) return ("%d"):format(value) end, decode = tonumber }
     assert.equal(42, (client:call("/a.B/Double", 21, { codec = codec })))
     assert.equal("42", (client:call("/a.B/Double", "21")))
+  end)
+
+  it("use the methods of a schema", function()
+    local schema = protobuf.load {
+      messages = { ["a.Job"] = { id = { 1, "string" } } }, services = { ["a.Queue"] = { Take = { "a.Job", "a.Job" } } },
+    }
+    local take = schema:method("a.Queue", "Take")
+    local queue <close> = grpc.serve { listen = "127.0.0.1:0", services = { ["a.Queue"] = {
+      Take = { method = take, unary = function(job) return { id = job.id .. "!" } end },
+    } } }
+    local worker <close> = grpc.client { target = queue.target }
+    assert.same({ id = "7!" }, (worker:call(take, { id = "7" })))
+    local why = talk.failure(worker.call, worker, "/a.Queue/Take", "\255")
+    assert.equal("INTERNAL", why.status)
   end)
 
   it("tell a status, with any words", function()

@@ -33,11 +33,17 @@ local function late(path)
   error(status.new(status.CODES.DEADLINE_EXCEEDED, "the time allowed for the call is over", path), 0)
 end
 
--- `body` and `ends`: what is sent along with the head.
-local function open(client, path, options, seconds, body, ends)
+-- A method is its path, or what a schema of worker.protobuf knows of it: {path=, client=codec}.
+local function method_of(client, method, options)
+  local path = type(method) == "table" and method.path or method
   if type(path) ~= "string" or not path:find("^/[^/]+/[^/]+$") then
-    error(("grpc: %q is no method; expected \"/package.Service/Method\""):format(tostring(path)), 3)
+    error(("grpc: %q is no method; expected \"/package.Service/Method\""):format(tostring(path)), 4)
   end
+  return path, options.codec or type(method) == "table" and method.client or client.codec and client.codec(path)
+end
+
+-- `body` and `ends`: what is sent along with the head.
+local function open(client, path, codec, options, seconds, body, ends)
   local deadline = seconds and sys.mono() + seconds
   local ok, link = task.try(client.connection, client, seconds)
   if not ok then error(err.is(link) and err.wrap(err.new(link.kind, link.message, link), path) or link, 0) end
@@ -46,14 +52,14 @@ local function open(client, path, options, seconds, body, ends)
   local opened, stream = task.try(link.request, link, head_of(client, path, options, left), body, ends, left)
   if not opened then error(status.of_failure(stream, path), 0) end
   return setmetatable({
-    stream = stream, path = path, deadline = deadline, client = client,
-    codec = options.codec or client.codec and client.codec(path),
+    stream = stream, path = path, deadline = deadline, client = client, codec = codec,
   }, meta)
 end
 
---- `call.open(client, path, options)`: see client:stream.
-function call.open(client, path, options)
-  return open(client, path, options, options.timeout)
+--- `call.open(client, method, options)`: see client:stream.
+function call.open(client, method, options)
+  local path, codec = method_of(client, method, options)
+  return open(client, path, codec, options, options.timeout)
 end
 
 local function encoded(codec, message, client, path)
@@ -61,9 +67,9 @@ local function encoded(codec, message, client, path)
   return frame.check(message, client.max_send, path)
 end
 
-local function once(client, path, options, seconds, bytes)
+local function once(client, path, codec, options, seconds, bytes)
   local small = #bytes <= 64 * 1024
-  local one <close> = open(client, path, options, seconds, small and string.pack(">Bs4", 0, bytes) or nil, small)
+  local one <close> = open(client, path, codec, options, seconds, small and string.pack(">Bs4", 0, bytes) or nil, small)
   if not small then frame.write(one.stream, bytes, true) end
   local reply = one:receive()
   if reply == nil then
@@ -74,15 +80,15 @@ local function once(client, path, options, seconds, bytes)
   return reply, one
 end
 
---- `call.unary(client, path, message, options)`: see client:call.
-function call.unary(client, path, message, options)
-  local codec = options.codec or client.codec and client.codec(path)
+--- `call.unary(client, method, message, options)`: see client:call.
+function call.unary(client, method, message, options)
+  local path, codec = method_of(client, method, options)
   local bytes = encoded(codec, message, client, path)
   local seconds = options.timeout or client.timeout
   local deadline = sys.mono() + seconds
-  local ok, reply, one = task.try(once, client, path, options, seconds, bytes)
+  local ok, reply, one = task.try(once, client, path, codec, options, seconds, bytes)
   if not ok and err.is(reply, "transport") and reply.reason == "refused" and sys.mono() < deadline then
-    reply, one = once(client, path, options, deadline - sys.mono(), bytes)
+    reply, one = once(client, path, codec, options, deadline - sys.mono(), bytes)
   elseif not ok then
     error(reply, 0)
   end

@@ -115,6 +115,10 @@ local function entry_of(services, path)
   return entry
 end
 
+local function codec_of(own, entry, path)
+  return entry.codec or entry.method and entry.method.server or own.options.codec and own.options.codec(path)
+end
+
 local function begin(own, stream, link)
   local head = stream:head()
   if head[":method"] ~= "POST" then return refuse(stream, "405", CODES.INTERNAL, "calls are POST") end
@@ -133,7 +137,7 @@ local function begin(own, stream, link)
   if seconds then stream:limit(seconds) end
   return setmetatable({
     stream = stream, path = head[":path"], server = own, connection = link, metadata = frame.get_metadata(head),
-    codec = entry.codec or own.options.codec and own.options.codec(head[":path"]), head = head,
+    codec = codec_of(own, entry, head[":path"]), head = head,
     deadline = seconds and sys.mono() + seconds, trailers = {},
   }, meta), entry
 end
