@@ -73,13 +73,20 @@ local function salvage(raw)
     local list = type(raw.policies) == "table" and raw.policies[which]
     if type(list) == "table" then policies[which] = list end
   end
-  return { servers = type(raw.servers) == "table" and raw.servers or nil, policies = policies }
+  return {
+    servers = type(raw.servers) == "table" and raw.servers or nil, policies = policies,
+    events = type(raw.events) == "table" and raw.events or nil,
+  }
 end
 
--- Where health is served and how the log looks may come from a protocol: the first that says so.
-local function take_suggestions(load, conf)
+-- Where health is served, how the log looks and who is told of events (while the variable `when` is
+-- set) may come from a protocol: the first that says so.
+local function take_suggestions(load, conf, raw)
   for _, server in ipairs(conf.servers) do
     local suggests = server.plugin.suggests or {}
+    if raw.events == nil and #conf.events == 0 and suggests.events and load.env(suggests.events.when) then
+      conf.events = parts.sinks(load, suggests)
+    end
     if conf.health and conf.health.address == nil then
       parts.suggest(load, conf.health, "address", suggests.health, "health.address", server.plugin)
     end
@@ -98,10 +105,11 @@ local function assemble(load, options, top, raw)
     log = top.log, shutdown = top.shutdown, health = top.health,
     state = top.state or state_dir(load.env), registry = load.registry, servers = servers,
     policies = parts.policies(load, policies_as_read(load, top, raw)),
+    events = parts.sinks(load, { events = as_read(load, "events", top.events, raw.events) or {} }),
     origins = load.origins, files = load.files, sections = load.sections,
   }
   conf.workspace = top.workspace or fs.join(conf.state, "work")
-  take_suggestions(load, conf)
+  take_suggestions(load, conf, raw)
   if #conf.servers == 0 and raw.servers == nil and #load.problems == 0 then
     load.problems[1] = schema.problem("there is no server to work for: give --protocol NAME, or "
       .. "`servers:` in worker.yaml (`worker plugins` lists what there is)")
@@ -117,7 +125,8 @@ end
 --
 -- The configuration: name (given_name when somebody gave it), servers = { { name, protocol, plugin,
 -- conf, slots, executor, executors } }, policies = { claim, run, finish } (lists of
--- { name, plugin, conf }, as executors are), log,
+-- { name, plugin, conf }, as executors are), events (sinks: { name, plugin, conf, only, output, queue,
+-- keep }), log,
 -- shutdown, state, workspace, registry, origins (path -> where a value is from), files, suggested_log
 -- (the format that a protocol would have where no person reads along), suggested_output (where it goes).
 function config.load(options)

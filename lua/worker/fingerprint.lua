@@ -1,4 +1,4 @@
--- fingerprint.lua: whether a server of a new configuration is the one that runs already.
+-- fingerprint.lua: whether a server (or a sink) of a new configuration is the one that runs already.
 --
 -- Everything that decides how a server works goes in: its fields, its executor, the policies around
 -- it, and the text of all plugins involved.
@@ -42,6 +42,14 @@ function fingerprint.of(conf, entry)
   for _, which in ipairs { "claim", "run", "finish" } do
     for _, policy in ipairs(conf.policies[which] or {}) do add_plugin(parts, conf.registry, "policy", policy) end
   end
+  return text.sha256(table.concat(parts, "\0"))
+end
+
+--- `fingerprint.of_sink(conf, sink)`: the same for an event sink.
+function fingerprint.of_sink(conf, sink)
+  local parts = {}
+  describe(parts, { sink.only or {}, sink.queue, sink.keep, sink.output })
+  describe(parts, { sink.name, sink.conf, conf.registry and conf.registry:digest("sink", sink.plugin.name) })
   return text.sha256(table.concat(parts, "\0"))
 end
 

@@ -66,6 +66,10 @@ local function summary(self)
   return as_known(self, { status = well and "healthy" or "degraded", version = sys.version(), running = running })
 end
 
+local function feeds(self)
+  return self.runner.sinks and self.runner.sinks.feeds
+end
+
 local function routes(self)
   return serve.routes {
     ["GET /livez"] = function(_, reply) reply:text(200, "ok\n") end,
@@ -74,10 +78,10 @@ local function routes(self)
     ["GET /health"] = function(_, reply) reply:json(200, summary(self)) end,
     ["GET /metrics"] = function(_, reply)
       reply:send(200, { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" },
-        self.stats:text(self.runner.servers))
+        self.stats:text(self.runner.servers, feeds(self)))
     end,
-    ["GET /status.json"] = function(_, reply) reply:json(200, self.stats:describe(self.runner.servers)) end,
-    ["GET /status"] = function(_, reply) reply:html(200, page.html(self.stats:describe(self.runner.servers))) end,
+    ["GET /status.json"] = function(_, reply) reply:json(200, self.stats:describe(self.runner.servers, feeds(self))) end,
+    ["GET /status"] = function(_, reply) reply:html(200, page.html(self.stats:describe(self.runner.servers, feeds(self)))) end,
     ["GET /"] = function(_, reply) reply:send(302, { Location = "/status" }, "") end,
   }
 end

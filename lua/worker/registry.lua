@@ -29,10 +29,11 @@ local KINDS = {
   executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = { "isolation" } },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" }, data = {} },
   tool = { folder = "tools", needs = { "command" }, slots = { "command" }, data = {}, read = shape.read },
+  sink = { folder = "sinks", needs = { "publish" }, slots = { "open", "publish", "flush", "close", "check" }, data = {} },
 }
 
 --- The kinds of plugins, in the order in which they are told.
-registry.KINDS = { "protocol", "executor", "policy", "tool" }
+registry.KINDS = { "protocol", "executor", "policy", "tool", "sink" }
 local COMMON = { "kind", "name", "api", "config", "check", "doc" }
 
 --- `registry.folder(kind)`: the folder with the plugins of a kind.

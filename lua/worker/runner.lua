@@ -1,20 +1,23 @@
--- runner.lua: a worker from its checked configuration: servers, signals, record, end.
+-- runner.lua: a worker from its checked configuration: servers, event sinks, signals, record, end.
 --
 --   TERM, INT   first: take no more jobs, let those that run finish (for shutdown.timeout, then they
 --               are cancelled, and what a server that is away was not told is kept); second: cancel them now; third: exit at once
 --   QUIT        cancel the running jobs at once
 --   USR1        like the first TERM, with no limit of time
 --   HUP         read the configuration and the plugins again: servers that changed are replaced (the
---               old one drains, the new one takes over); with mistakes in it all stays as it is
+--               old one drains, the new one takes over), event sinks are opened anew; with mistakes in it
+--               all stays as it is
 --   USR2        tell in the log what every server and job is doing
 local agent = require "worker.agent"
 local err = require "worker.error"
+local event = require "worker.sinks.event"
 local fingerprint = require "worker.fingerprint"
 local fs = require "worker.fs"
 local health = require "worker.health"
 local log = require "worker.log"
 local record = require "worker.record"
 local shelf = require "worker.tools.shelf"
+local sinks = require "worker.sinks"
 local stats = require "worker.stats"
 local supervisor = require "worker.supervisor"
 local sys = require "worker.core.sys"
@@ -79,6 +82,7 @@ end
 
 local function drain_all(self, why, limit)
   self.shared.supervisor:stopping()
+  self.shared.events:emit("worker.stopping", { reason = why })
   for _, server in ipairs(self.servers) do server:drain(why) end
   if not limit or self.limited then return end
   self.limited = true
@@ -128,6 +132,7 @@ local function apply(self, conf)
   local now, changes = by_name(self.servers), {}
   self.conf = conf
   shelf.set(conf.registry and conf.registry:shelf())
+  self.sinks:apply(conf)
   for _, entry in ipairs(conf.servers) do
     local old = now[entry.name]
     now[entry.name] = nil
@@ -254,6 +259,9 @@ function methods:run()
   end)
   local console = self.shared.console
   local _ <close> = open_health(self)
+  local told <close> = sinks.open(self.conf, self.shared.events)
+  self.sinks = told
+  self.shared.events:emit("worker.started", event.started(self.conf))
   task.scope(function(scope)
     self.scope = scope
     scope:spawn(watch_signals, self)
@@ -263,7 +271,9 @@ function methods:run()
     while #self.servers > 0 do self.ended:wait() end
   end)
   kept:close()
-  return exit_code(self)
+  local code = exit_code(self)
+  self.shared.events:emit("worker.stopped", { exit_code = code })
+  return code
 end
 
 return runner

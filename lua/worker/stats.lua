@@ -29,6 +29,8 @@ local function make(registry)
     oom = registry:counter("worker_oom_kills_total", "Jobs that needed more memory than they may have."),
     contact = registry:gauge("worker_heartbeat_age_seconds", "Time since the last good answer."),
     connection = registry:gauge("worker_connection_state", "1 for the state that the connection to a server is in."),
+    events = registry:counter("worker_events_total", "Events for sinks, by what became of them."),
+    waiting = registry:gauge("worker_events_waiting", "Events that have not arrived at their sink yet."),
     log_bytes = registry:counter("worker_log_bytes_total", "Output of jobs."),
     lua = registry:gauge("worker_lua_memory_bytes", "Memory of the Lua state."),
     rss = registry:gauge("process_resident_memory_bytes", "Resident memory of the worker."),
@@ -75,6 +77,14 @@ listeners["job.finished"] = function(self, facts)
     duration = result.duration, finished = sys.wall(),
   })
   self.recent[RECENT_MOST + 1] = nil
+end
+
+listeners["sink.delivered"] = function(self, facts)
+  self.m.events:add(facts.count, { sink = facts.sink, result = "delivered" })
+end
+
+listeners["sink.dropped"] = function(self, facts)
+  self.m.events:add(facts.count, { sink = facts.sink, result = "dropped" })
 end
 
 --- `stats.new(events)`: counts from now on.
@@ -128,10 +138,16 @@ local function server_numbers(self, servers)
   end
 end
 
---- `stats:text(servers)`: all metrics, for Prometheus.
-function methods:text(servers)
+local function sink_numbers(self, feeds)
+  self.m.waiting:clear()
+  for _, feed in ipairs(feeds) do self.m.waiting:set(feed:waiting(), { sink = feed.name }) end
+end
+
+--- `stats:text(servers, feeds)`: all metrics, for Prometheus; feeds are those of worker.sinks.
+function methods:text(servers, feeds)
   process_numbers(self)
   server_numbers(self, servers)
+  sink_numbers(self, feeds or {})
   self.m.lua:set((sys.memory()))
   return self.registry:text()
 end
@@ -145,8 +161,18 @@ local function describe_jobs(server)
   return list
 end
 
---- `stats:describe(servers)`: the same for people and programs: servers, running jobs, recent results.
-function methods:describe(servers)
+local function describe_sinks(feeds)
+  local list = {}
+  for i, feed in ipairs(feeds) do
+    list[i] = { name = feed.name, waiting = feed:waiting(), delivered = feed.delivered, dropped = feed.dropped,
+      failing = feed.trouble.since ~= nil }
+  end
+  return list
+end
+
+--- `stats:describe(servers, feeds)`: the same for people and programs: servers, running jobs, recent
+-- results, event sinks.
+function methods:describe(servers, feeds)
   local list = {}
   for i, server in ipairs(servers) do
     list[i] = {
@@ -157,7 +183,7 @@ function methods:describe(servers)
     }
   end
   return { version = sys.version(), host = sys.hostname(), pid = sys.pid(), started = self.began,
-    servers = list, recent = self.recent }
+    servers = list, recent = self.recent, events = feeds and #feeds > 0 and describe_sinks(feeds) or nil }
 end
 
 return stats

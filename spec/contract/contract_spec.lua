@@ -1,5 +1,6 @@
 -- What every plugin that is shipped has to keep, whatever it does.
-local agent_slots = { protocol = { "open", "claim" }, executor = { "run" }, policy = {}, tool = { "command" } }
+local agent_slots = { protocol = { "open", "claim" }, executor = { "run" }, policy = {}, tool = { "command" },
+  sink = { "publish" } }
 local err = require "worker.error"
 local fs = require "worker.fs"
 local registry = require "worker.registry"

@@ -396,7 +396,7 @@ describe("the command line", function()
   end)
 
   describe("new", function()
-    for _, kind in ipairs { "protocol", "executor", "policy", "tool" } do
+    for _, kind in ipairs { "protocol", "executor", "policy", "tool", "sink" } do
       it("writes a " .. kind .. " whose spec passes as it is #realtime", function()
         local code, out = worker("new", kind, "my-own")
         assert.equal(0, code)

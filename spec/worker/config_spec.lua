@@ -13,7 +13,8 @@ local PLUGINS = {
       wait = { "duration", default = "30s", doc = "How long one claim may hang." },
     } },
     box = { kind = "protocol", name = "box", config = {},
-      suggests = { executor = { { shell = { path = "/opt" } }, "docker" }, health = "127.0.0.1:8082", log = "json" } },
+      suggests = { events = { when = "BELL_URL", { bell = { tune = "ding" } } },
+        executor = { { shell = { path = "/opt" } }, "docker" }, health = "127.0.0.1:8082", log = "json" } },
     ["local"] = { kind = "protocol", name = "local", config = {
       dir = { "path", required = true, doc = "The folder.", example = "/var/lib/worker/queue" },
     } },
@@ -22,6 +23,11 @@ local PLUGINS = {
     shell = { kind = "executor", name = "shell", config = {
       path = { "string", default = "/bin", doc = "PATH given to jobs." } } },
     docker = { kind = "executor", name = "docker", config = {} },
+  },
+  sink = {
+    bell = { kind = "sink", name = "bell", doc = "Rings.", publish = nothing, config = {
+      url = { "secret", env = "BELL_URL", doc = "Where it hangs." },
+      tune = { "string", default = "dong", doc = "How it sounds." } } },
   },
   policy = {
     backoff = { kind = "policy", name = "backoff", claim = nothing, config = {} },
@@ -413,6 +419,40 @@ describe("config.show", function()
     assert.matches("log%.level: warn +# worker.yaml:5:15\n", text)
     assert.matches("log%.format: auto +# default\n", text)
     assert.matches("policies%.run%[4%]%.timeout%.default: 1h +# default\n", text)
+  end)
+end)
+
+describe("event sinks", function()
+  local SERVER = "servers: [ { protocol: local, dir: d } ]\n"
+
+  it("are a list of plugins, each with its own fields and those of every sink", function()
+    local conf = load_text(SERVER .. "events: [ bell, { bell: { tune: x, only: [ job.finished ], queue: 5, output: true } } ]")
+    assert.equal(2, #conf.events)
+    local one, two = conf.events[1], conf.events[2]
+    assert.same({ "bell", 1000, 600, false }, { one.name, one.queue, one.keep, one.output })
+    assert.same({ tune = "dong" }, one.conf)
+    assert.same({ "bell-2", 5, true, { "job.finished" } }, { two.name, two.queue, two.output, two.only })
+    assert.same({}, load_text(SERVER).events)
+  end)
+
+  it("are checked like everything else", function()
+    local _, problems = load_text(SERVER .. "events:\n  - bell: { tun: x }\n  - bell: { only: [ job.finshed ] }\n  - ball\n")
+    local told = {}
+    for i, problem in ipairs(problems) do told[i] = tostring(problem) end
+    told = table.concat(told, "\n")
+    assert.matches('worker%.yaml:3:13: events%[1%]%.bell%.tun: unknown key; did you mean "tune"', told)
+    assert.matches('worker%.yaml:4:21: events%[2%]%.bell%.only%[1%]: .*job%.finished', told)
+    assert.matches("worker%.yaml:5:5: events%[3%]: there is no sink 'ball'", told)
+  end)
+
+  it("may be suggested by a protocol, while its variable is set and nobody says otherwise", function()
+    local box = "servers: [ { protocol: box } ]\n"
+    local env = { BELL_URL = "https://b.example/secret" }
+    local one = load_text(box, { env = env }).events[1]
+    assert.same({ "bell", "ding", "https://b.example/secret" }, { one.name, one.conf.tune, one.conf.url:reveal() })
+    assert.same({}, load_text(box).events)
+    assert.same({}, load_text(box .. "events: []", { env = env }).events)
+    assert.same({}, load_text(SERVER, { env = env }).events)
   end)
 end)
 

@@ -17,7 +17,7 @@ local server = {}
 
 -- Not for the command line: what is a tree there, and what has an option of its own already.
 local NO_OPTION = {
-  servers = true, policies = true, plugins = true, ["log.level"] = true, ["log.format"] = true,
+  servers = true, policies = true, events = true, plugins = true, ["log.level"] = true, ["log.format"] = true,
 }
 local PLACEHOLDERS = { protocol = "NAME", executor = "NAME", name = "NAME", slots = "N" }
 

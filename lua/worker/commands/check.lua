@@ -87,6 +87,7 @@ local function print_config(conf, paint)
   for _, chain in ipairs { "claim", "run", "finish" } do
     policies[#policies + 1] = { "around " .. chain, names_of(conf.policies[chain]) }
   end
+  if #conf.events > 0 then policies[#policies + 1] = { "events go to", names_of(conf.events) } end
   io.stdout:write("configuration: ", #conf.files > 0 and table.concat(conf.files, ", ") or "no file",
     "\n\n", terminal.columns(config_rows(conf, paint)), "\n", terminal.columns(policies), "\n")
 end
@@ -116,7 +117,7 @@ local function check_plugins(options)
   local registry = registries.open(options.plugins)
   local problems, rows = all_plugin_problems(registry), plugin_rows(registry)
   if #rows == 0 then
-    problems[1] = ("no plugins in %s: they belong into protocols/, executors/, policies/ and tools/"):format(
+    problems[1] = ("no plugins in %s: they belong into protocols/, executors/, policies/, tools/ and sinks/"):format(
       table.concat(options.plugins, ", "))
   end
   return finish(options, problems, {}, function()

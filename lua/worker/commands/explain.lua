@@ -3,6 +3,7 @@ local about = require "worker.about"
 local args = require "worker.args"
 local err = require "worker.error"
 local json = require "worker.json"
+local parts = require "worker.config.parts"
 local places = require "worker.places"
 local registries = require "worker.registry"
 local schema = require "worker.schema"
@@ -77,6 +78,9 @@ local function sample(plugin)
   if plugin.kind == "protocol" then
     return "servers:\n" .. schema.sample(plugin, { indent = "    " }):gsub("^    protocol", "  - protocol", 1)
   end
+  if plugin.kind == "sink" then
+    return "events:\n" .. schema.sample(plugin, { indent = "    " }):gsub("^%s*", "  - ", 1)
+  end
   return schema.sample(plugin)
 end
 
@@ -94,6 +98,7 @@ function command.run(options, words)
   if not entry.plugin then
     err.raise("config", ("%s '%s' is broken: %s"):format(entry.kind, entry.name, entry.problem))
   end
+  if entry.kind == "sink" then entry.plugin = parts.sink_fields(entry.plugin) end
   local block = sample(entry.plugin)
   if options.sample then
     io.stdout:write(block)

@@ -21,7 +21,7 @@ local command = {
 -- Names that a plugin must not have as a Lua variable.
 local RESERVED = {}
 for word in ([[and break do else elseif end false for function goto if in local nil not or repeat return
-  then true until while error http process registry schema serve err]]):gmatch("%S+") do
+  then true until while error http process registry schema serve err time log]]):gmatch("%S+") do
   RESERVED[word] = true
 end
 

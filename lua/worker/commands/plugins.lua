@@ -13,7 +13,7 @@ local command = {
   options = {
     plugins = { "list", value = "DIR", doc = "Look into this folder, too." },
     json = { "flag", doc = "Print JSON." },
-    names = { "enum", values = { "protocol", "executor", "policy", "tool", "all" }, hidden = true,
+    names = { "enum", values = { "protocol", "executor", "policy", "tool", "sink", "all" }, hidden = true,
       doc = "Only names, for completion." },
   },
   examples = {
@@ -23,7 +23,8 @@ local command = {
 }
 
 local SLOTS = {
-  "open", "claim", "fetch", "start", "pulse", "beat", "log", "run", "check", "finish", "release", "close", "command",
+  "open", "claim", "fetch", "start", "pulse", "beat", "log", "run", "check", "collect", "finish", "release",
+  "publish", "flush", "close", "heard", "health", "command",
 }
 
 local function slots_of(plugin)

@@ -1,4 +1,5 @@
--- worker.config.parts: the parts of the configuration that plugins describe: servers and policies.
+-- worker.config.parts: the parts of the configuration that plugins describe: servers, policies, event
+-- sinks.
 --
 -- Every function takes the load: env, flags, protocol_flags, executor_flags, marks, registry, and
 -- what is collected: problems, warnings, origins, sections (for `show`), known (flags).
@@ -82,7 +83,8 @@ local function use(load, kind, reference, path)
     for field, value in pairs(load.executor_flags) do given[field] = value end
   end
   local inner = path .. "." .. reference.name
-  local conf = parts.check(load, plugin, reference.fields or {}, inner, { flags = given })
+  local fields = kind == "sink" and parts.sink_fields(plugin) or plugin
+  local conf = parts.check(load, fields, reference.fields or {}, inner, { flags = given })
   return conf and { name = reference.name, plugin = plugin, conf = conf }
 end
 
@@ -299,6 +301,36 @@ function parts.servers(load, listed)
   end
   name_servers(load, servers)
   return servers
+end
+
+-- ---- event sinks ----
+
+--- `parts.sink_fields(plugin)`: the fields of every sink and those of this one, as one spec.
+function parts.sink_fields(plugin)
+  local fields = {}
+  for name, field in pairs(plugin.config or {}) do fields[name] = field end
+  for name, field in pairs(spec.sink) do fields[name] = field end
+  return { kind = "sink", name = plugin.name, doc = plugin.doc, config = fields, check = plugin.check }
+end
+
+-- What the driver needs of a sink, beside what its plugin gets.
+local function split_sink(used, count)
+  local own = {}
+  for name in pairs(used.plugin.config or {}) do own[name] = used.conf[name] end
+  local sink = { name = count > 1 and used.name .. "-" .. count or used.name, plugin = used.plugin, conf = own }
+  for name in pairs(spec.sink) do sink[name] = used.conf[name] end
+  return sink
+end
+
+--- `parts.sinks(load, source)`: the event sinks of source.events: a list of { name, plugin, conf, only,
+-- output, queue, keep }.
+function parts.sinks(load, source)
+  local list, counts = {}, {}
+  for _, used in ipairs(use_all(load, "sink", source, "events", "events")) do
+    counts[used.name] = (counts[used.name] or 0) + 1
+    list[#list + 1] = split_sink(used, counts[used.name])
+  end
+  return list
 end
 
 -- ---- policies ----

@@ -35,7 +35,7 @@ local function show_fields(lines, origins, fields, conf, path)
   end
 end
 
-local APART = { servers = true, policies = true }
+local APART = { servers = true, policies = true, events = true }
 
 function print.show(conf)
   local lines, width = {}, 0
@@ -91,6 +91,17 @@ local function sample_policies(registry, out)
   end
 end
 
+local function sample_sinks(registry, out)
+  out[#out + 1] = "\n# " .. spec.top.events.doc .. "\n#events:\n"
+  for _, name in ipairs(registry:names "sink") do
+    local plugin = registry:get("sink", name)
+    if plugin then
+      local block = explain.sample(parts.sink_fields(plugin), { indent = "    " })
+      out[#out + 1] = commented("  - " .. block:gsub("^%s+", ""))
+    end
+  end
+end
+
 function print.sample(registry)
   local out = {
     "# worker.yaml: flags win over the environment (WORKER_*), that over this file.\n"
@@ -98,7 +109,8 @@ function print.sample(registry)
   }
   sample_servers(registry, out)
   sample_policies(registry, out)
-  out[#out + 1] = "\n" .. explain.sample(spec.top, { key = false, skip = { "servers", "policies" } })
+  sample_sinks(registry, out)
+  out[#out + 1] = "\n" .. explain.sample(spec.top, { key = false, skip = { "servers", "policies", "events" } })
   return table.concat(out)
 end
 

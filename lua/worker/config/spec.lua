@@ -1,5 +1,7 @@
 -- worker.config.spec: what the worker's own configuration may say, apart from plugins.
 
+local event = require "worker.sinks.event"
+
 local spec = {}
 
 local ANY = { "list", of = { "any" } }
@@ -20,6 +22,7 @@ spec.top = {
       run = chain "Around running a job.",
       finish = chain "Around reporting a result.",
     } },
+  events = chain "Who is told what happens: event sinks, each with its own fields; see `worker explain`.",
   plugins = { "list", of = { "path" }, example = { "/opt/worker/plugins" },
     doc = "More folders with plugins; a later one wins." },
   log = { "record",
@@ -63,6 +66,17 @@ spec.server = {
     doc = "What runs its jobs: an executor's NAME, or { NAME: { its fields } }, or a list of them: the first that works." },
   strict = { "boolean", default = false,
     doc = "Never run a job on another executor than the first one it may have." },
+}
+
+-- What every event sink knows beside its own fields.
+spec.sink = {
+  only = { "list", of = { "enum", values = event.NAMES }, example = { "job.finished", "server.failing" },
+    doc = "The events to hand to it; all if absent." },
+  output = { "boolean", default = false,
+    doc = "Tell what jobs printed, too, as far as their protocol keeps it for the result." },
+  queue = { "integer", default = 1000, min = 1, max = 100000,
+    doc = "How many events may wait for it; beyond that the oldest are dropped." },
+  keep = { "duration", default = "10m", min = "1s", doc = "How long an event is tried before it is dropped." },
 }
 
 -- The chains of a worker whose file says nothing about policies.

@@ -1,0 +1,70 @@
+-- sinks.lua: the event sinks of a worker: what happens is handed to each of them.
+--
+-- Every sink has a queue and a task of its own (sinks/feed.lua): a dead one costs memory up to its
+-- bound, and no job and no other sink a moment.
+local event = require "worker.sinks.event"
+local feed = require "worker.sinks.feed"
+local fingerprint = require "worker.fingerprint"
+local task = require "worker.task"
+
+local sinks = {}
+
+local FINISH = 5 -- seconds for what still waits when a sink, or the worker, ends
+
+local methods = {}
+local meta = { __index = methods, __name = "worker.sinks" }
+
+local function begin(self, entry, print)
+  local one = feed.new(entry, function(name, facts) self.events:emit(name, facts) end):start()
+  one.print = print
+  return one
+end
+
+--- `sinks.open(conf, events)`: a feed for each of conf.events, from now on; to be closed.
+function sinks.open(conf, events)
+  local self = setmetatable({ events = events, feeds = {}, ending = {} }, meta)
+  self:apply(conf)
+  events:listen(function(name, facts)
+    if #self.feeds == 0 then return end
+    local told = event.new(self.worker, name, facts)
+    if not told then return end
+    for _, one in ipairs(self.feeds) do one:offer(told) end
+  end)
+  return self
+end
+
+--- `sinks:apply(conf)`: go on as this configuration says: a sink that is the same is opened anew (a file
+-- may have been moved), one that is gone hands over what it has and ends.
+function methods:apply(conf)
+  self.worker = conf.name
+  local now, list = {}, {}
+  for _, one in ipairs(self.feeds) do now[one.print] = one end
+  for _, entry in ipairs(conf.events or {}) do
+    local print = fingerprint.of_sink(conf, entry)
+    local one = now[print]
+    now[print] = nil
+    if one then one:reopen() end
+    list[#list + 1] = one or begin(self, entry, print)
+  end
+  for _, one in pairs(now) do
+    self.ending[one] = task.start(function()
+      one:finish(FINISH)
+      self.ending[one] = nil
+    end)
+  end
+  self.feeds = list
+end
+
+--- `sinks:close()`: hand over what waits, for a moment, and end.
+function methods:close()
+  local all = self.ending
+  for _, one in ipairs(self.feeds) do all[one] = task.start(one.finish, one, FINISH) end
+  self.feeds = {}
+  local handles = {}
+  for _, handle in pairs(all) do handles[#handles + 1] = handle end
+  for _, handle in ipairs(handles) do task.shield(handle.join, handle) end
+end
+
+meta.__close = methods.close
+
+return sinks
