@@ -9,8 +9,8 @@
 --   spawn      a program could not be started                   limit  more than is allowed
 --   config     a person's mistake in the configuration          file   the disk said no
 --   engine     a container engine says no, or is `away`        unusable   an executor cannot work now
---   locked     somebody else holds it                            bug    ours
---   tool       a tool of worker.tools did not succeed
+--   locked     somebody else holds it                            redis  a Redis server says no
+--   tool       a tool of worker.tools did not succeed            bug    ours
 --   refused    the server will never take this, however often it is offered
 local sys = require "worker.core.sys"
 

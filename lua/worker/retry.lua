@@ -162,6 +162,12 @@ local GRPC = {
   [7] = "denied", [16] = "denied",                              -- permission, authentication
 }
 
+-- What a Redis server says while it loads, changes its master or has a full disk.
+local REDIS = { NOAUTH = "denied", WRONGPASS = "denied", NOPERM = "denied" }
+for code in ("LOADING BUSY TRYAGAIN CLUSTERDOWN MASTERDOWN READONLY NOREPLICAS MISCONF OOM"):gmatch("%u+") do
+  REDIS[code] = "retry"
+end
+
 local function by_status(status)
   if status == 401 or status == 403 or status == 407 then return "denied" end
   if status == 408 or status == 425 or status == 429 then return "retry" end
@@ -178,6 +184,7 @@ function retry.classify(err)
   if kind == "transport" then return err.reason == "too_big" and "stop" or "retry" end
   if kind == "http" then return by_status(err.status or 0) end
   if kind == "grpc" then return GRPC[err.code] or "stop" end
+  if kind == "redis" then return REDIS[err.code] or "stop" end
   if kind == "wire" then return "retry" end
   if kind == "gone" then return "gone" end
   return "stop"

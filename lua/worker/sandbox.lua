@@ -14,7 +14,7 @@ local LIBRARY = {
   error = true, task = true, log = true, http = true, sock = true, ws = true, grpc = true,
   protobuf = true, process = true, json = true, yaml = true, text = true, secret = true,
   schema = true, time = true, retry = true, fs = true, cgroup = true, serve = true, jobfile = true,
-  journal = true, webhook = true, delivery = true, facts = true, engine = true, tools = true, archive = true,
+  journal = true, webhook = true, delivery = true, facts = true, engine = true, redis = true, tools = true, archive = true,
 }
 
 local function must_pass(why)
