@@ -54,7 +54,8 @@ function agent.new(spec)
     policies = spec.policies or {}, events = spec.events,
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
-    state = "opening", jobs = {}, contexts = {}, settled = {}, reporting = {}, untold = 0, owned = {}, running = 0, claiming = 0, accepting = 0, done = 0,
+    state = "opening", jobs = {}, contexts = {}, settled = {}, reporting = {}, untold = 0,
+    owned = {}, running = 0, claiming = 0, accepting = 0, done = 0,
     changed = task.signal(), drain_signal = task.signal(),
   }, meta)
   local function emit(name, facts) return link.emit(server, name, facts) end
@@ -195,7 +196,7 @@ end
 -- the server's patience with us is running.
 local function pulse_loop(server)
   local every, failures = server.conf.heartbeat or PULSE_EVERY, 0
-  while true do
+  while not server.runaway do
     if link.wait_ready(server) then
       local began = sys.mono()
       if pulse(server) then

@@ -4,11 +4,14 @@
 local err = require "worker.error"
 local log = require "worker.log"
 local retry = require "worker.retry"
+local sys = require "worker.core.sys"
 local task = require "worker.task"
+local time = require "worker.time"
 
 local link = {}
 
-local EXIT_UNAVAILABLE, EXIT_AUTH, EXIT_CONFIG = 69, 77, 78
+local EXIT_UNAVAILABLE, EXIT_SOFTWARE, EXIT_AUTH, EXIT_CONFIG = 69, 70, 77, 78
+local RUNAWAY_MOST, RUNAWAY_WITHIN = 3, 600
 
 --- `link.emit(server, name, facts)`: an event of this server.  Its plugin hears of it first, and may say
 -- that it has told it in the words of its own log: facts.told, which is returned.
@@ -38,15 +41,31 @@ end
 
 --- `link.fail_server(server, why, code)`: this server is given up; the worker ends with this code.
 function link.fail_server(server, why, code)
+  if server.failure then return end
   server.failure = why
   server.exit_code = code
   log.error("server.stopped", ("%s: %s; this server is given up"):format(server.name, tostring(why)),
     { server = server.name })
-  server:drain("the server refused us")
+  server:drain("it is given up")
 end
 
---- `link.report_bug(server, what, why)`: a plugin that failed by itself is told with its traceback.
+-- A plugin that computes without end stops every server until it is ended.  One that does so again and
+-- again is not called any more, so that the others can work.
+local function count_runaway(server, what, why)
+  local now = sys.mono()
+  server.runaways = server.runaways or {}
+  table.insert(server.runaways, now)
+  local first = server.runaways[#server.runaways - RUNAWAY_MOST + 1]
+  if not first or now - first > RUNAWAY_WITHIN then return end
+  server.runaway = true
+  link.fail_server(server, ("%s: %s, %d times in %s; meanwhile nobody else could work"):format(what, tostring(why),
+    RUNAWAY_MOST, time.format_duration(math.ceil(now - first))), EXIT_SOFTWARE)
+end
+
+--- `link.report_bug(server, what, why)`: a plugin that failed by itself is told with its traceback; one
+-- that does not stop computing is given up the third time.
 function link.report_bug(server, what, why)
+  if err.is(why, "limit") and why.runaway then return count_runaway(server, what, why) end
   if err.kind(why) ~= "bug" then return end
   log.error("plugin.failed", ("%s: %s: %s"):format(server.name, what, tostring(why)),
     { server = server.name, traceback = type(why) == "table" and why.traceback or nil })

@@ -23,7 +23,7 @@ local FINISH_GONE_TRIES = 3
 -- The job's lease: ask now and then, and end the job when the server says so.
 local function keep_lease(server, job, ctx)
   local every = job.beat_every or server.conf.beat or server.conf.heartbeat or BEAT_EVERY
-  while true do
+  while not server.runaway do
     task.sleep(every)
     local seen = server.self
     local ok, verdict = task.try(server.plugin.beat, seen, job)
@@ -91,6 +91,7 @@ local function verdict(server, job, ctx)
     if reason == "lost" then return { state = "lost", reason = "the server gave the job to another worker" } end
     return { state = "cancelled", reason = type(reason) == "string" and reason or "cancelled" }
   end
+  if kind == "limit" then link.report_bug(server, "run", result) end
   if kind == "bug" or kind == "limit" then
     log.error("job.error", ("job %s: %s"):format(job.id, tostring(result)),
       { server = server.name, job = job.id, traceback = type(result) == "table" and result.traceback or nil })

@@ -116,7 +116,7 @@ describe("the executor shell #realtime", function()
     if sys.uid() ~= 0 then return pending "only root can do that" end
     assert.equal(("nobody\nnobody nobody %s\n"):format(dir.root), said.stdout)
     assert.equal("success", result.state)
-    _, said = run({ script = "echo $USER $LOGNAME $HOME" }, { user = "daemon" })
+    said = select(2, run({ script = "echo $USER $LOGNAME $HOME" }, { user = "daemon" }))
     assert.equal("daemon daemon /usr/sbin\n", said.stdout)
     assert.matches("there is no user 'nobody%-here'", tostring(run({ script = "true" }, { user = "nobody-here" })))
   end)

@@ -30,7 +30,7 @@ function support.policy(name, fields)
     chains[which] = plugin[which] and function(inner) return plugin[which](conf, inner, own) end
   end
   function chains.close()
-    for i = #owned, 1, -1 do table.remove(owned):close() end
+    while #owned > 0 do table.remove(owned):close() end
   end
   return chains
 end

@@ -557,4 +557,35 @@ describe("worker.agent", function()
     run(server)
     assert.equal("a=success", states(said))
   end)
+
+  it("gives a server up whose plugin runs away for the third time, and leaves the others alone", function()
+    local function run_away() err.raise("limit", "fake.lua:7: stopped after running for 5.0 s", { runaway = true }) end
+    for _, slot in ipairs { "open", "claim", "beat", "pulse", "finish" } do
+      local calls, jobs = 0, {}
+      for i = 1, 9 do jobs[i] = { id = tostring(i) } end
+      local plugin = protocol(jobs, { [slot] = function()
+        calls = calls + 1
+        return run_away()
+      end })
+      local server, run = serve(plugin, { conf = { heartbeat = 5, beat = 5 }, executor = executor(function()
+        task.sleep(60)
+        return { state = "success" }
+      end) })
+      assert.equal(70, run(server), slot)
+      assert.is_true(calls >= 3 and calls <= 5, slot .. " was called " .. calls .. " times")
+      assert.matches("fake.lua:7: .*3 times in %w+; meanwhile nobody else could work", tostring(server.failure))
+    end
+  end)
+
+  it("bears one that runs away now and then", function()
+    local at = 0
+    local plugin = protocol({}, { claim = function()
+      at = at + 1
+      if at == 5 then return "end" end
+      task.sleep(400)
+      err.raise("limit", "slow", { runaway = true })
+    end })
+    local server, run = serve(plugin)
+    assert.equal(0, run(server))
+  end)
 end)
