@@ -21,7 +21,7 @@
 #define HTTP_EASY_LOOPBACK  "localhost,127.0.0.0/8,::1"
 #define HTTP_EASY_KEEP_IDLE 30L
 #define HTTP_EASY_KEEP_STEP 10L
-#define HTTP_EASY_MAX_URL   8192
+#define HTTP_EASY_MAX_URL   65536
 
 /* --- what goes into a request --- */
 

@@ -7,7 +7,8 @@
 --
 -- A claim that is under way when the worker is asked to stop is not broken off: the job it may
 -- bring would be lost.  It gets a grace, and what it brings is given back or run.  A plugin whose
--- claim takes nothing before it returns says so with claim_breaks = true.
+-- claim takes nothing before it returns says so with claim_breaks = true; one whose claim has parts
+-- that take nothing sets claim_breaks on its `self` meanwhile.
 --
 -- A claim that returns nil, seconds says when to ask again.  hands_out_again = true: what a dead
 -- worker held comes back by the server itself, so a restart reports results only.  completes = true:
@@ -27,6 +28,7 @@ local agent = {}
 
 local PULSE_EVERY = 10
 local CLAIM_GRACE = 35        -- how long a claim under way may take once the worker drains
+local CLAIM_LOOK = 0.1        -- how often it is looked whether it may be broken off now
 local EMPTY_PAUSE = 0.05      -- between empty claims, whatever the policies say
 local ABLE_PAUSE = 1          -- while no executor works
 local USELESS_PAUSE = 1       -- after a job that cannot be used: the next claim brings it again
@@ -263,10 +265,14 @@ local function wait_idle(server)
   while server.running > 0 do server.changed:wait() end
 end
 
+local function may_break(server)
+  return server.plugin.claim_breaks or type(server.self) == "table" and server.self.claim_breaks
+end
+
 -- Once the worker drains, claims under way get a grace; then they are broken off.
 local function end_claimers(server, claimers)
-  task.within(server.plugin.claim_breaks and 0 or CLAIM_GRACE, function()
-    while server.claiming > 0 do server.changed:wait() end
+  task.within(CLAIM_GRACE, function()
+    while server.claiming > 0 and not may_break(server) do server.changed:wait(CLAIM_LOOK) end
   end)
   while server.accepting > 0 do server.changed:wait() end -- what a claim brought is not dropped
   for _, handle in ipairs(claimers) do handle:cancel("the worker stops") end

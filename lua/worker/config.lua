@@ -83,7 +83,7 @@ end
 -- set) may come from a protocol: the first that says so.
 local function take_suggestions(load, conf, raw)
   for _, server in ipairs(conf.servers) do
-    local suggests = server.plugin.suggests or {}
+    local suggests = server.suggests
     if raw.events == nil and #conf.events == 0 and suggests.events and load.env(suggests.events.when) then
       conf.events = parts.sinks(load, suggests)
     end

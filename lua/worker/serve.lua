@@ -26,7 +26,8 @@ local LINGER_SECONDS = 2
 local LINGER_BYTES = 1024 * 1024
 
 local USUAL = {
-  max_connections = 128, max_header = 16 * 1024, max_body = 256 * 1024,
+  max_connections = 128, max_header = 16 * 1024, max_target = 8 * 1024,
+  max_body = 256 * 1024,
   idle_timeout = 60, header_timeout = 10, body_timeout = 30, write_timeout = 30,
 }
 
@@ -187,8 +188,8 @@ end
 
 --- `serve.http{ address="127.0.0.1:0" | unix="/path", handler=function(request, reply) }`: a server,
 -- listening when the call returns; `server.url` and `server.address` say where.  Bounds, with their
--- defaults: max_connections 128, max_header 16 KiB, max_body 256 KiB, idle_timeout 60, header_timeout
--- 10, body_timeout 30, write_timeout 30 (seconds).  `mode` is that of the socket file.  With
+-- defaults: max_connections 128, max_header 16 KiB, max_target (path and query) 8 KiB, max_body 256
+-- KiB, idle_timeout 60, header_timeout 10, body_timeout 30, write_timeout 30 (seconds).  `mode` is that of the socket file.  With
 -- `lazy_body` the body stays on the wire until the handler calls request:read_body().
 function serve.http(options)
   if type(options.handler) ~= "function" then error("serve.http: expected a handler", 2) end

@@ -13,8 +13,10 @@ local PLUGINS = {
       wait = { "duration", default = "30s", doc = "How long one claim may hang." },
     } },
     box = { kind = "protocol", name = "box", config = {},
-      suggests = { events = { when = "BELL_URL", { bell = { tune = "ding" } } },
-        executor = { { shell = { path = "/opt" } }, "docker" }, health = "127.0.0.1:8082", log = "json" } },
+      suggests = function(conf)
+        return { executor = { { shell = { path = "/opt" } }, "docker" }, log = "json",
+          health = "127.0.0.1:808" .. conf.slots + 1, events = { when = "BELL_URL", { bell = { tune = "ding" } } } }
+      end },
     ["local"] = { kind = "protocol", name = "local", config = {
       dir = { "path", required = true, doc = "The folder.", example = "/var/lib/worker/queue" },
     } },

@@ -247,14 +247,16 @@ local function check_server(load, entry, container, index)
   local conf = parts.check(load, fields, entry, path,
     { env_prefix = PREFIX, env_fills = load.several ~= nil, flags = given })
   if not conf then return nil end
-  if plugin.suggests and load.origins[path .. ".executor"] == "default" then
-    parts.suggest(load, conf, "executor", plugin.suggests.executor, path .. ".executor", plugin)
+  local suggests = plugin.suggests and plugin.suggests(conf) or {}
+  if load.origins[path .. ".executor"] == "default" then
+    parts.suggest(load, conf, "executor", suggests.executor, path .. ".executor", plugin)
   end
   local executors = use_all(load, "executor", executor_source(load, entry, conf, path), "executor",
     path .. ".executor")
   return {
     name = conf.name, protocol = conf.protocol, slots = slots_of(load, conf, plugin, path), plugin = plugin,
     conf = split_server(conf, plugin), executor = executors[1], executors = executors, strict = conf.strict,
+    suggests = suggests,
   }
 end
 

@@ -32,10 +32,13 @@ local function secret_file(run, at, name, path)
   return value or "", value == nil
 end
 
+-- Compose files and manifests set what they do not know to nothing: where that cannot be a value it is none.
+local NEVER_EMPTY = { secret = true, url = true }
+
 local function from_environment(run, field, at)
   for _, name in ipairs(names_of(run, field, at)) do
     local value = run.env(name)
-    if value then
+    if value and not (value == "" and NEVER_EMPTY[field[1]]) then
       set_origin(run, at, name, "environment")
       return value
     end

@@ -11,7 +11,6 @@ local sys = require "worker.core.sys"
 local request = {}
 
 local MAX_HEADERS = 100
-local MAX_REQUEST_LINE = 8192
 local MAX_CHUNK_LINE = 256
 local TOKEN = "[%w!#$%%&'*+%-.^_`|~]+"
 
@@ -77,7 +76,7 @@ local function parse_request_line(self, head)
   local method, target, major, minor, after =
     head:match("^(" .. TOKEN .. ") ([^ \r\n]+) HTTP/(%d)%.(%d)\r\n()")
   if not method then refuse(400, "the request line is not well-formed") end
-  if #target > MAX_REQUEST_LINE then refuse(414, "the request target is too long") end
+  if #target > self.limits.max_target then refuse(414, "the request target is too long") end
   if major ~= "1" then refuse(505, "only HTTP/1.1 and HTTP/1.0 are spoken here") end
   self.method, self.target = method, target
   self.version = minor == "0" and 1.0 or 1.1

@@ -1,0 +1,170 @@
+-- queue: tasks of Crucible's queue service.  Wire: GET /tasks/next, POST /tasks/{id}/complete or /fail.
+--
+-- A task that was pulled is gone from the queue: there is no lease, and nobody else will get it.  So a pull
+-- is not broken off, what it brings is run even when the worker stops, and whatever cannot be run is
+-- reported as that.  A task that the queue does not know (any more) is final.
+local err = require "worker.error"
+local http = require "worker.http"
+local json = require "worker.json"
+local log = require "worker.log"
+local secret = require "worker.secret"
+local task = require "worker.task"
+local text = require "worker.text"
+local time = require "worker.time"
+local ws = require "worker.ws"
+
+local config = require "queue.config"
+local report = require "queue.report"
+local tasks = require "queue.task"
+local words = require "queue.words"
+
+local queue = { kind = "protocol", name = "queue", api = 1 }
+
+queue.doc = "Takes tasks of code from Crucible's queue service and runs them in containers, Python first."
+queue.config = config.fields
+queue.suggests = config.suggests
+queue.slots_field = "concurrency"
+queue.output = 256 * 1024 -- of each stream, head and tail: twice that and once more fit into a report
+queue.heard = words.heard
+queue.health = words.health
+
+local TIMEOUT = 30
+local KEPT = 4              -- seconds: the server closes an idle connection after five
+local TASK_MOST = 64 * 1024 * 1024
+local SMALL = 8 * 1024      -- a report for whoever takes no larger one
+local STEP, STEP_MOST = 5, 30
+local NOTICE_WAIT = 30      -- the queue is asked this often, however quiet its WebSocket
+local NO_SOCKET, LOST_SOCKET = 600, 30
+
+function queue.open(conf)
+  local key = conf.api_key and secret.reveal(conf.api_key) or ""
+  local headers = key ~= "" and { ["X-API-Key"] = key } or {}
+  local base = conf.url:gsub("/+$", "")
+  local take = conf.take
+  return {
+    conf = conf, base = base, headers = headers, failures = 0, socket_again = conf.websocket == "off" and math.huge or 0,
+    api = http.client { base = base, headers = headers, timeout = TIMEOUT, max_idle = KEPT, max_body = TASK_MOST },
+    -- a queue that knows these spares us the others; Crucible's own takes no notice
+    query = { engine = take.engines[1] and table.concat(take.engines, ","),
+      language = take.languages[1] and table.concat(take.languages, ",") },
+  }
+end
+
+function queue.close(self)
+  if self.socket then self.socket:close() end
+  self.api:close()
+end
+
+-- Waiting -------------------------------------------------------------------------------------------------
+
+local function connect(self)
+  local ok, socket = task.try(ws.connect, { url = self.base .. "/ws", headers = self.headers, timeout = TIMEOUT })
+  if ok then
+    self.socket = socket
+    return log.info("queue_websocket_connected", "the queue tells when there is a task", { queue_url = words.shown(self.base) })
+  end
+  self.socket_again = time.mono() + (err.is(socket, "transport") and LOST_SOCKET or NO_SOCKET)
+  log.debug("queue_websocket_unavailable", "the queue is polled: " .. tostring(socket))
+end
+
+-- Until the queue says that there is something, or it is time to ask anyway.  Nothing has been taken, so
+-- this may be broken off.
+local function wait_notice(self)
+  if not self.socket and time.mono() >= self.socket_again then connect(self) end
+  if not self.socket then return self.conf.poll end
+  self.claim_breaks = true
+  local ok, _, why = task.try(self.socket.receive, self.socket, NOTICE_WAIT)
+  self.claim_breaks = nil
+  if not ok or why == "closed" then
+    log.info("queue_websocket_lost", "the queue is polled until it has a WebSocket again")
+    self.socket:close()
+    self.socket, self.socket_again = nil, time.mono() + LOST_SOCKET
+    return self.conf.poll
+  end
+  return 0
+end
+
+-- Pulling -------------------------------------------------------------------------------------------------
+
+-- Each failure in a row costs five seconds more.  401 and 403 come from whoever stands in front of the
+-- queue and may pass, so they are no reason to give up.
+local function failed(self, why)
+  self.failures = self.failures + 1
+  why.pause = math.min(STEP * self.failures, STEP_MOST)
+  error(why, 0)
+end
+
+local function is_nothing(value)
+  return not value or value == json.null or value == 0 or value == "" or type(value) == "table" and next(value) == nil
+end
+
+-- An answer that is none: nil for a queue that has nothing, else an error.
+local function refused(reply)
+  if reply.status == 404 and not reply.body:find('"Not Found"', 1, true) then return nil end
+  local hint = reply.status == 404 and ": there is no queue at this address; see QUEUE_SERVICE_URL" or ""
+  return err.new("wire", ("it answered with status %d%s"):format(reply.status, hint),
+    { status = reply.status, sample = text.sample(reply.body, 200), retry_after = reply:retry_after() })
+end
+
+-- What the queue has for us, decoded; nil for nothing.
+local function pull(self)
+  local ok, reply = task.try(self.api.get, self.api, "/tasks/next", { query = self.query, expect = "any" })
+  if not ok then return failed(self, reply) end
+  if reply.status ~= 200 then
+    local why = refused(reply)
+    if why then failed(self, why) end
+    return nil
+  end
+  local readable, value = task.try(json.decode, reply.body)
+  if not readable then failed(self, value) end
+  return not is_nothing(value) and value or nil
+end
+
+-- To the end of the line, as if it had just come.  Whether the queue took it.
+local function give_back(self, value)
+  local ok, why = task.try(self.api.post, self.api, "/tasks", { json = { eval_id = value.eval_id, code = value.code,
+    language = value.language, engine = value.engine, timeout = value.timeout } })
+  if not ok then log.warn("queue.not_returned", "a task for other workers could not be given back: " .. tostring(why)) end
+  return ok
+end
+
+function queue.claim(self)
+  local value = pull(self)
+  local ok, job = task.try(tasks.read, value, self.conf)
+  if value and not ok then failed(self, job) end
+  self.failures = 0
+  if not value then return nil, wait_notice(self) end
+  if tasks.fits(job, self.conf.take) then return job end
+  if self.conf.take.others == "return" and give_back(self, value) then return nil, self.conf.poll end
+  job.problem = ("this worker takes no tasks for engine '%s' in %s"):format(job.engine, job.language)
+  return job
+end
+
+function queue.start(_, job)
+  if job.problem then err.raise("refused", job.problem) end
+end
+
+-- Reporting -----------------------------------------------------------------------------------------------
+
+local function post(self, job, way, body)
+  local path = ("/tasks/%s/%s"):format(text.percent_encode(job.eval_id or job.id), way)
+  return self.api:post(path, { body = body, headers = { ["Content-Type"] = "application/json" } })
+end
+
+-- The answer, or false when the queue does not know the task: then there is nobody to tell.
+local function tell(self, job, result, most)
+  local way, encoded, body = report.of(self.conf, job, result, most)
+  local ok, reply = task.try(post, self, job, way, encoded)
+  if ok then return reply, way, body end
+  if err.is(reply, "http") and reply.status == 404 then return false, way, body end
+  if err.is(reply, "http") and reply.status == 413 and not most then return tell(self, job, result, SMALL) end
+  error(reply, 0)
+end
+
+function queue.finish(self, job, result)
+  local reply, way, body = tell(self, job, result)
+  local unknown = not reply or reply.body:find('"not_found"', 1, true)
+  words.reported(self.conf, job, way, body, unknown and "; the queue does not know it (any more)" or "")
+end
+
+return queue
