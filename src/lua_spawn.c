@@ -2,13 +2,15 @@
  *
  * The table is what lua/worker/process.lua makes of the options people write:
  *
- *	argv = {"sh", "-c", ...}     env = {"K=V", ...}     path = "/bin:..."   cwd = "/x"
- *	limits = {{"nofile", soft, hard}, ...}              umask = 18
+ *	argv = {"sh", "-c", ...}     env = {K = V, ...}     path = "/bin:..."   cwd = "/x"
+ *	rlimits = {nofile = 1024, cpu = {60, 65}, core = "unlimited"}           umask = 18
  *	user = "name" or "1000"      group = the same       nice, oom_score_adj = integers
  *	fds = {[to] = from}          outlive, no_new_privileges, plain = booleans
  */
 #include "worker/lua_spawn.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -46,28 +48,92 @@ static const char *take_field(lua_State *L, int index, const char *key)
 	return text;
 }
 
-static const char *const *read_vector(lua_State *L, int index, const char *key, const char *what,
-				      const char *extra)
+static const char *const *read_argv(lua_State *L, int index)
 {
-	int type = lua_getfield(L, index, key);
-	if (type != LUA_TTABLE && type != LUA_TNIL)
-		luaL_error(L, "field '%s': expected a list of strings, got %s", key,
+	int type = lua_getfield(L, index, "argv");
+	if (type != LUA_TTABLE)
+		luaL_error(L, "field 'argv': expected a list of strings, got %s",
 			   luaL_typename(L, -1));
-	size_t n = type == LUA_TTABLE ? (size_t)luaL_len(L, -1) : 0;
-	const char **vector = door_scratch(L, (n + 2) * sizeof *vector);
+	size_t n = (size_t)luaL_len(L, -1);
+	const char **vector = door_scratch(L, (n + 1) * sizeof *vector);
 	for (size_t i = 0; i < n; i++) {
 		lua_rawgeti(L, -2, (lua_Integer)i + 1);
-		vector[i] = take_string(L, what, (int)i + 1);
+		vector[i] = take_string(L, "argument", (int)i + 1);
 	}
-	vector[n] = extra;
+	vector[n] = NULL;
 	return vector;
 }
 
-static rlim_t take_amount(lua_State *L, int index, int place, const char *name)
+/* --- the environment --- */
+
+/* The pair on top of the stack is a variable: how many bytes "K=V" takes. */
+static size_t variable_size(lua_State *L)
 {
-	int type = lua_rawgeti(L, index, place);
-	lua_Number amount = lua_tonumber(L, -1);
-	if (type != LUA_TNUMBER || !(amount >= 0))
+	size_t key_size = 0, size;
+	const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &key_size) : NULL;
+	if (key_size == 0 || strcspn(key, "=") != key_size)
+		luaL_error(L, "process.spawn: env: '%s' cannot name a variable",
+			   key != NULL ? key : luaL_tolstring(L, -2, NULL));
+	if (strlen(luaL_tolstring(L, -1, &size)) != size)
+		luaL_error(L, "the variable %s holds a NUL byte, which no program can be given",
+			   key);
+	lua_pop(L, 1);
+	return key_size + 1 + size + 1;
+}
+
+static char *variable_write(lua_State *L, char *to)
+{
+	size_t key_size, size;
+	const char *key = lua_tolstring(L, -2, &key_size);
+	const char *value = luaL_tolstring(L, -1, &size);
+	to = mempcpy(to, key, key_size);
+	*to++ = '=';
+	to = mempcpy(to, value, size + 1);
+	lua_pop(L, 1);
+	return to;
+}
+
+static int variable_compare(const void *left, const void *right)
+{
+	return strcmp(*(const char *const *)left, *(const char *const *)right);
+}
+
+/* Sorted: the same environment is the same bytes every time.  ${extra} comes last. */
+static const char *const *read_env(lua_State *L, int index, const char *extra)
+{
+	size_t count = 0, bytes = 0;
+	int type = lua_getfield(L, index, "env");
+	if (type != LUA_TTABLE && type != LUA_TNIL)
+		luaL_error(L, "field 'env': expected a table, got %s", lua_typename(L, type));
+	int table = lua_gettop(L);
+	for (lua_pushnil(L); type == LUA_TTABLE && lua_next(L, table); lua_pop(L, 1), count++)
+		bytes += variable_size(L);
+	lua_settop(L, table);
+	const char **vector = door_scratch(L, (count + 2) * sizeof *vector + bytes);
+	char *text = (char *)(vector + count + 2);
+	size_t n = 0;
+	for (lua_pushnil(L); n < count && lua_next(L, table); lua_pop(L, 1)) {
+		vector[n++] = text;
+		text = variable_write(L, text);
+	}
+	lua_settop(L, table + 1);
+	qsort(vector, count, sizeof *vector, variable_compare);
+	vector[count] = extra;
+	vector[count + 1] = NULL;
+	return vector;
+}
+
+/* --- limits --- */
+
+/* The amount on top of the stack, popped. */
+static rlim_t take_amount(lua_State *L, const char *name)
+{
+	static const char unlimited[] = "unlimited";
+	int type = lua_type(L, -1);
+	lua_Number amount = type == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
+	if (type == LUA_TSTRING && strcmp(lua_tostring(L, -1), unlimited) == 0)
+		amount = HUGE_VAL;
+	if (!(amount >= 0))
 		luaL_error(L, "limit '%s': expected a number >= 0, got %s", name,
 			   luaL_tolstring(L, -1, NULL));
 	lua_pop(L, 1);
@@ -82,25 +148,31 @@ static int limit_resource(lua_State *L, const char *name)
 	return luaL_error(L, "there is no limit '%s'", name);
 }
 
+/* The limit on top of the stack: one number for both, or { soft, hard }. */
+static void read_limit(lua_State *L, const char *name, struct spawn_limit *limit)
+{
+	bool pair = lua_type(L, -1) == LUA_TTABLE;
+	limit->resource = limit_resource(L, name);
+	for (int i = 1; i <= 2; i++) {
+		if (pair)
+			lua_rawgeti(L, -1, i);
+		else
+			lua_pushvalue(L, -1);
+		*(i == 1 ? &limit->soft : &limit->hard) = take_amount(L, name);
+	}
+}
+
 static void read_limits(lua_State *L, int index, struct spawn_request *request)
 {
-	if (lua_getfield(L, index, "limits") != LUA_TTABLE) {
-		lua_pop(L, 1);
-		return;
-	}
-	lua_Integer n = luaL_len(L, -1);
-	if (n > SPAWN_LIMITS)
-		luaL_error(L, "more than %d limits", SPAWN_LIMITS);
-	for (lua_Integer i = 1; i <= n; i++) {
-		struct spawn_limit *limit = &request->limits[request->limit_count++];
-		lua_rawgeti(L, -1, i);
-		luaL_checktype(L, -1, LUA_TTABLE);
-		lua_rawgeti(L, -1, 1);
-		const char *name = take_string(L, "limit", (int)i);
-		limit->resource = limit_resource(L, name);
-		limit->soft = take_amount(L, lua_gettop(L), 2, name);
-		limit->hard = take_amount(L, lua_gettop(L), 3, name);
-		lua_pop(L, 1);
+	if (lua_getfield(L, index, "rlimits") == LUA_TTABLE) {
+		for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+			if (request->limit_count == SPAWN_LIMITS)
+				luaL_error(L, "more than %d limits", SPAWN_LIMITS);
+			if (lua_type(L, -2) != LUA_TSTRING)
+				luaL_error(L, "rlimits: expected names such as nofile");
+			read_limit(L, lua_tostring(L, -2),
+				   &request->limits[request->limit_count++]);
+		}
 	}
 	lua_pop(L, 1);
 }
@@ -124,8 +196,8 @@ static void read_files(lua_State *L, int index, struct spawn_request *request)
 void lua_spawn_request(lua_State *L, int index, const char *tag, struct spawn_request *request)
 {
 	*request = SPAWN_REQUEST;
-	request->argv = read_vector(L, index, "argv", "argument", NULL);
-	request->envp = read_vector(L, index, "env", "environment entry", tag);
+	request->argv = read_argv(L, index);
+	request->envp = read_env(L, index, tag);
 	request->path = take_field(L, index, "path");
 	request->cwd = take_field(L, index, "cwd");
 	request->user = take_field(L, index, "user");

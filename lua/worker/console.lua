@@ -36,10 +36,8 @@ function console.new(events, options)
     terminal = options.terminal, color = options.color,
     running = {}, order = {}, drawn = 0, counts = {}, total = 0, began = sys.mono(), width = 80,
   }, meta)
-  events:listen(function(name, facts)
-    local handler = self[name:gsub("%.", "_")]
-    if handler then handler(self, facts) end
-  end)
+  events:listen(function(_, facts) self:job_started(facts) end, { "job.started" })
+  events:listen(function(_, facts) self:job_finished(facts) end, { "job.finished" })
   return self
 end
 
@@ -136,7 +134,7 @@ end
 
 function methods:job_started(facts)
   if not self.terminal then
-    if facts.told then return end
+    if facts.told or not log.shows "info" then return end
     log.info("job.started", ("job %s started"):format(facts.job.id),
       { server = facts.server, job = facts.job.id })
     return
@@ -152,7 +150,7 @@ function methods:job_finished(facts)
   self.counts[result.state] = (self.counts[result.state] or 0) + 1
   self.total = self.total + 1
   if not self.terminal then
-    if facts.told then return end
+    if facts.told or not log.shows "info" then return end
     log.info("job.finished", ("job %s: %s  %s  %s"):format(facts.job.id, result.state,
       elapsed(result.duration or 0), ending(result)):gsub("%s+$", ""), {
       server = facts.server, job = facts.job.id, state = result.state, exit_code = result.exit_code,

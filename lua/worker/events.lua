@@ -11,23 +11,33 @@ local meta = { __index = methods, __name = "worker.events" }
 
 --- `events.new()`: a place where events are emitted and listened to.
 function events.new()
-  return setmetatable({ listeners = {} }, meta)
+  return setmetatable({ of_all = {}, by_name = {} }, meta)
 end
 
---- `events:listen(fn)`: call fn(name, facts) for every event.
-function methods:listen(fn)
-  self.listeners[#self.listeners + 1] = fn
+--- `events:listen(fn, names)`: call fn(name, facts) for every event, or for those of a list of names.
+function methods:listen(fn, names)
+  if not names then self.of_all[#self.of_all + 1] = fn end
+  for _, name in ipairs(names or {}) do
+    local list = self.by_name[name] or {}
+    self.by_name[name] = list
+    list[#list + 1] = fn
+  end
 end
 
---- `events:emit(name, facts)`: tell everybody.
-function methods:emit(name, facts)
-  for i = #self.listeners, 1, -1 do
-    local ok, why = pcall(self.listeners[i], name, facts)
+local function tell(listeners, name, facts)
+  for i = #listeners, 1, -1 do
+    local ok, why = pcall(listeners[i], name, facts)
     if not ok then
-      table.remove(self.listeners, i)
+      table.remove(listeners, i)
       log.error("events.listener", "a listener for events failed and is taken off: " .. tostring(why))
     end
   end
+end
+
+--- `events:emit(name, facts)`: tell everybody who wants to hear of it.
+function methods:emit(name, facts)
+  tell(self.of_all, name, facts)
+  if self.by_name[name] then tell(self.by_name[name], name, facts) end
 end
 
 return events

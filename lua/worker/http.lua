@@ -98,7 +98,7 @@ function http.client(options)
     base = base and base:gsub("/+$", "") or nil,
     origin = base and requests.origin(base) or nil,
     bearer = bearer,
-    headers = requests.headers(options.headers),
+    headers = requests.headers(options.headers), known = {}, known_count = 0, plain = {},
     timeout = options.timeout, max_body = options.max_body, max_head = options.max_head,
   }, client)
 end
@@ -159,9 +159,8 @@ local function exchange(self, request)
   return exchange_whole(self, request)
 end
 
---- `client:request{method=, path=, ...}`: any method; see the verbs for the options.
-function client:request(options)
-  local request = requests.new(self, options)
+local function send(self, method, path, options)
+  local request = requests.new(self, method, path, options)
   local reply = exchange(self, request)
   local target = request:target(reply)
   while target do
@@ -173,18 +172,18 @@ function client:request(options)
   return reply
 end
 
+--- `client:request{method=, path=, ...}`: any method; see the verbs for the options.
+function client:request(options)
+  return send(self, options.method or "GET", options.path, options)
+end
+
 --- `client:get/head/post/put/patch/delete(path, options)`: the reply.  Options: query (table or list
 -- of pairs), headers, timeout; one body of json, form, body (text, or an iterator function), file
 -- (path); expect (list of statuses, or "any"; default: every 2xx), redirects (0), max_body; and for
 -- the reply's body to_file (path), each (function per chunk) or stream = true.
 for _, method in ipairs { "get", "head", "post", "put", "patch", "delete" } do
-  client[method] = function(self, path, options)
-    local all = { method = method:upper(), path = path }
-    for name, value in pairs(options or {}) do
-      all[name] = value
-    end
-    return self:request(all)
-  end
+  local upper, none = method:upper(), {}
+  client[method] = function(self, path, options) return send(self, upper, path, options or none) end
 end
 
 --- `http.reason(err)`: the reason of a transport error ("dns", "connect", "tls", "timeout",

@@ -35,6 +35,9 @@ function log.info(event, message, fields) write(1, event, message, fields) end
 function log.warn(event, message, fields) write(2, event, message, fields) end
 function log.error(event, message, fields) write(3, event, message, fields) end
 
+--- `log.shows(level)`: whether lines of this level are printed, for who would take trouble over one.
+function log.shows(level) return core.enabled(LEVELS[level]) end
+
 --- `log.setup{ level=, format=, color=, output= }`: how the log looks, level and format by name, and where
 -- it goes: "stderr", "stdout" or a path; raises kind "file" when that cannot be opened.
 function log.setup(options)

@@ -36,31 +36,6 @@ local function check_options(options)
   end
 end
 
-local function entries(env)
-  local list = {}
-  for name, value in pairs(env or {}) do
-    if type(name) ~= "string" or name == "" or name:find("=", 1, true) then
-      error(("process.spawn: env: '%s' cannot name a variable"):format(tostring(name)), 3)
-    end
-    list[#list + 1] = name .. "=" .. tostring(value)
-  end
-  table.sort(list)
-  return list
-end
-
-local function amount(value)
-  return value == "unlimited" and math.huge or value
-end
-
-local function limits(rlimits)
-  local list = {}
-  for name, value in pairs(rlimits or {}) do
-    local pair = type(value) == "table" and value or { value, value }
-    list[#list + 1] = { name, amount(pair[1]), amount(pair[2]) }
-  end
-  return list
-end
-
 local function id(value)
   return value and tostring(value) or nil
 end
@@ -76,11 +51,10 @@ end
 -- environment gets one more entry, WORKER_JOB_TAG, by which the child's descendants are found).
 function process.spawn(options)
   check_options(options)
-  local env = options.env or {}
   local handle = core.spawn {
-    argv = options.argv, env = entries(env), path = env.PATH, cwd = options.cwd,
+    argv = options.argv, env = options.env, path = options.env and options.env.PATH, cwd = options.cwd,
     stdin = options.stdin, merge = options.merge, output_limit = options.output_limit,
-    limits = limits(options.rlimits), umask = options.umask,
+    rlimits = options.rlimits, umask = options.umask,
     user = id(options.user), group = id(options.group),
     nice = options.nice, oom_score_adj = options.oom_score_adj,
     outlive = options.pdeathsig == false, no_new_privileges = options.new_privileges == false,

@@ -5,6 +5,9 @@
 -- crash the next life of the worker reports what is left: a result that was not delivered is
 -- delivered, a job that had started is an `error`, one that had not starts now.
 --
+-- Where the server hands out again by itself what a dead worker held (hands_out_again), only results
+-- are written: of what had no result yet there would be nothing to say.
+--
 -- Every step is in the page cache before it counts (a kill -9 loses nothing); the disk is waited for
 -- only by a result whose report did not succeed at once, or always with sync = "always".
 local err = require "worker.error"
@@ -89,28 +92,48 @@ local function plain(value, depth)
   return copy
 end
 
-local function put(self, key, kind, value, sync)
-  local ok, why = pcall(function()
-    self.journal:put(key, kind, json.encode(plain(value, 0)), { lazy = not (sync or self.sync) })
-  end)
+-- Nearly all that is written is data and nothing else.
+local function text_of(value)
+  local ok, text = pcall(json.encode, value)
+  return ok and text or json.encode(plain(value, 0))
+end
+
+local LAZY = { lazy = true }
+
+local function write(self, key, kind, value, sync)
+  self.journal:put(key, kind, text_of(value), not (sync or self.sync) and LAZY or nil)
+end
+
+local function put(...)
+  local ok, why = pcall(write, ...)
   if not ok then
     if err.is(why, "cancelled") then error(why, 0) end
     log.error("journal.failed", "the journal could not be written: " .. tostring(why))
   end
 end
 
+local function results_only(server)
+  return server.plugin and server.plugin.hands_out_again
+end
+
+local function outcome(server, job, result)
+  return { job = results_only(server) and job or nil, result = result }
+end
+
 --- `record:claimed(server, job)`, `record:started(...)`, `record:result(server, job, result)`: how far
 -- a job has come; each is written when the call returns.
 function methods:claimed(server, job)
+  if results_only(server) then return end
   put(self, key_of(server, job), "claim", { job = job })
 end
 
 function methods:started(server, job)
+  if results_only(server) then return end
   put(self, key_of(server, job), "start", {})
 end
 
 function methods:result(server, job, result)
-  put(self, key_of(server, job), "result", { result = result })
+  put(self, key_of(server, job), "result", outcome(server, job, result))
 end
 
 --- `record:telling(server, job, now)`: for a protocol that may say it once only: its report is under way
@@ -122,12 +145,12 @@ end
 --- `record:settle(server, job, result)`: the report did not succeed at once: from now on the result
 -- has to survive a power cut, too.
 function methods:settle(server, job, result)
-  put(self, key_of(server, job), "result", { result = result }, true)
+  put(self, key_of(server, job), "result", outcome(server, job, result), true)
 end
 
 --- `record:forget(server, job)`: the server has the result, or never will.
 function methods:forget(server, job)
-  local ok, why = pcall(self.journal.drop, self.journal, key_of(server, job), { lazy = true })
+  local ok, why = pcall(self.journal.drop, self.journal, key_of(server, job), LAZY)
   if not ok then log.error("journal.failed", "the journal could not be written: " .. tostring(why)) end
 end
 

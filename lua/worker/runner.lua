@@ -254,9 +254,9 @@ function methods:run()
   shelf.set(self.conf.registry and self.conf.registry:shelf())
   self.shared.record = kept
   self.shared.supervisor = supervisor.new()
-  self.shared.events:listen(function(name, facts)
-    if name == "server.opened" then self.shared.supervisor:ready("working for " .. facts.server) end
-  end)
+  self.shared.events:listen(function(_, facts)
+    self.shared.supervisor:ready("working for " .. facts.server)
+  end, { "server.opened" })
   local console = self.shared.console
   local _ <close> = open_health(self)
   local told <close> = sinks.open(self.conf, self.shared.events)

@@ -135,14 +135,11 @@ function sandbox.env(plugin, read)
     string = copy_of(string, { dump = true }), table = copy_of(table), math = copy_of(math),
     utf8 = copy_of(utf8),
   }
+  setmetatable(base, { __index = function(_, name)
+    error(("there is no global '%s' for a plugin"):format(tostring(name)), 2)
+  end })
   local env = setmetatable({}, {
-    __index = function(_, name)
-      local value = base[name]
-      if value == nil then
-        error(("there is no global '%s' for a plugin"):format(tostring(name)), 2)
-      end
-      return value
-    end,
+    __index = base,
     __newindex = function(_, name)
       error(("a plugin must not set the global '%s': make it local"):format(tostring(name)), 2)
     end,

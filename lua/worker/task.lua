@@ -26,14 +26,15 @@ task.start = core.start
 --- `task.signal()`: something to wait for: `signal:wait([seconds]) -> woken`, `signal:fire([n])`.
 task.signal = core.signal
 
+local function unless_cancelled(ok, why, ...)
+  if not ok and err.is(why, "cancelled") then error(why, 0) end
+  return ok, why, ...
+end
+
 --- `task.try(fn, ...)`: call fn; true and its results, or false and the error object.  A cancel is
 -- not an opinion to have: it passes through.
 function task.try(fn, ...)
-  local results = table.pack(pcall(fn, ...))
-  if not results[1] and err.is(results[2], "cancelled") then
-    error(results[2], 0)
-  end
-  return table.unpack(results, 1, results.n)
+  return unless_cancelled(pcall(fn, ...))
 end
 
 local function settle(deadline, ok, first, ...)

@@ -31,10 +31,12 @@ local function number_of(name, value)
 end
 
 function limits.run(conf, next)
+  local allowed = {}
+  for name in pairs(limits.config) do allowed[name] = conf[name] end
   return function(job, ctx)
-    for name in pairs(limits.config) do
-      local asked = job.limits and job.limits[name]
-      ctx.limits[name] = least(conf[name], asked and number_of(name, asked))
+    for name, most in pairs(allowed) do ctx.limits[name] = most end
+    for name, asked in pairs(job.limits or {}) do
+      if limits.config[name] then ctx.limits[name] = least(allowed[name], number_of(name, asked)) end
     end
     return next(job, ctx)
   end

@@ -5,7 +5,7 @@ local task = require "worker.task"
 local text = require "worker.text"
 
 describe("worker.console", function()
-  local stderr, info = io.stderr, log.info
+  local stderr, info, shows = io.stderr, log.info, log.shows
   local written, logged
 
   before_each(function()
@@ -13,9 +13,10 @@ describe("worker.console", function()
     io.stderr = { write = function(_, ...) -- luacheck: ignore
       for _, piece in ipairs { ... } do written[#written + 1] = piece end
     end }
+    log.shows = function() return true end -- luacheck: ignore
     log.info = function(event, message) logged[#logged + 1] = event .. " " .. message end -- luacheck: ignore
   end)
-  after_each(function() io.stderr, log.info = stderr, info end) -- luacheck: ignore
+  after_each(function() io.stderr, log.info, log.shows = stderr, info, shows end) -- luacheck: ignore
 
   local function started(terminal, color)
     local all = events.new()

@@ -26,6 +26,13 @@ describe("worker.events", function()
     assert.same({ "a11", "a12" }, heard)
   end)
 
+  it("tells who listens for some of them only those", function()
+    local heard, all = {}, events.new()
+    all:listen(function(name) heard[#heard + 1] = name end, { "a", "c" })
+    for _, name in ipairs { "a", "b", "c" } do all:emit(name, {}) end
+    assert.same({ "a", "c" }, heard)
+  end)
+
   it("takes a listener that fails off, once told; the others go on", function()
     local heard, all = 0, events.new()
     all:listen(function() heard = heard + 1 end)

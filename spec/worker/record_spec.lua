@@ -53,6 +53,23 @@ describe("worker.record", function()
     assert.matches("another worker already uses", why.message)
   end)
 
+  it("writes only results for a server that hands out again by itself", function()
+    local again = { name = "again", plugin = { hands_out_again = true } }
+    local before = kept.journal:stats().written
+    kept:claimed(again, { id = "1", script = "a" })
+    kept:started(again, { id = "1" })
+    assert.equal(before, kept.journal:stats().written)
+    kept:result(again, { id = "1", script = "a" }, { state = "success" })
+    kept:result(again, { id = "2" }, { state = "success" })
+    kept:forget(again, { id = "2" })
+    reopen()
+    local left = kept:left(again)
+    assert.equal(1, #left)
+    assert.same({ id = "1", script = "a" }, left[1].job)
+    assert.same({ state = "success" }, left[1].result)
+    assert.is_true(left[1].started)
+  end)
+
   it("leaves out what cannot be written down", function()
     kept:claimed(server, { id = "1", handle = io.stdout, call = print, env = { A = "b" } })
     reopen()

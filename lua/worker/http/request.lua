@@ -17,6 +17,8 @@ for name in ([[method path query headers timeout json form body file length expe
   OPTIONS[name] = true
 end
 
+local KNOWN_MOST = 256 -- addresses that a client remembers
+
 -- Addresses --------------------------------------------------------------------------------------
 
 local function escape_byte(char)
@@ -126,11 +128,14 @@ local function is_secret(value)
   return type(value) == "userdata" or type(value) == "table" and value.reveal ~= nil
 end
 
+local NONE = { list = {}, has = {} }
+
 --- `request.headers(table)`: {Name = value or list of values} as { list = {name, value, ...}, has =
 -- {[lower-case name] = true} }.  Sorted, so that the same request is the same bytes every time.
 function request.headers(headers)
+  if not headers then return NONE end
   local list, has, names = {}, {}, {}
-  for name in pairs(headers or {}) do
+  for name in pairs(headers) do
     if type(name) ~= "string" then
       error("http: headers: expected {Name = value}, got a list", 0)
     end
@@ -170,6 +175,17 @@ local function wire_headers(client, own, at_home, content_type)
   end
   if content_type and not own.has["content-type"] then
     put_header(list, "Content-Type", content_type)
+  end
+  return list
+end
+
+-- Most requests of a client have no headers of their own: theirs are laid out once per type of body.
+local function plain_headers(client, content_type)
+  local key = content_type or ""
+  local list = client.plain[key]
+  if not list then
+    list = wire_headers(client, NONE, true, content_type)
+    client.plain[key] = list
   end
   return list
 end
@@ -223,30 +239,51 @@ local function wire_timeout(options, client)
   return timeout == false and 0 or timeout
 end
 
---- `request.new(client, options)`: check the options and lay everything out for the core.
-function request.new(client, options)
+-- Where a request goes: { url=, at_home=, label= }.
+local function place_of(client, method, path, query)
+  local url, at_home = full_url(client, path)
+  url = with_query(url, query)
+  return { url = url, at_home = at_home, label = method .. " " .. request.shown(url) }
+end
+
+-- Addresses that are asked for again and again are put together once.  There may be ids in them, so
+-- the old ones are forgotten now and then.
+local function known_place(client, method, path)
+  local of_method = client.known[method]
+  local place = of_method and of_method[path]
+  if place then return place end
+  place = place_of(client, method, path)
+  if client.known_count >= KNOWN_MOST then client.known, client.known_count = {}, 0 end
+  client.known[method] = client.known[method] or {}
+  client.known[method][path] = place
+  client.known_count = client.known_count + 1
+  return place
+end
+
+--- `request.new(client, method, path, options)`: check the options and lay everything out for the core.
+function request.new(client, method, path, options)
   for name in pairs(options) do
     if not OPTIONS[name] then
       error(("http: a request has no option '%s'"):format(tostring(name)), 0)
     end
   end
-  local url, at_home = full_url(client, options.path)
-  url = with_query(url, options.query)
+  path = path or ""
+  local place = options.query and place_of(client, method, path, options.query) or known_place(client, method, path)
   local stream = (options.stream or options.each or options.to_file) and true or false
   local self = setmetatable({
-    client = client, own = request.headers(options.headers), at_home = at_home,
+    client = client, own = request.headers(options.headers), at_home = place.at_home, label = place.label,
     expect = expected_set(options.expect), redirects = options.redirects or 0,
     to_file = options.to_file, each = options.each,
     wire = {
-      method = options.method or "GET", url = url, timeout = wire_timeout(options, client),
+      method = method, url = place.url, timeout = wire_timeout(options, client),
       stream = stream, max_head = options.max_head or client.max_head,
       max_body = options.max_body or not stream and client.max_body or nil,
     },
   }, methods)
   take_body(self, options)
   self.wire.patient = stream or self.wire.fed or self.wire.file ~= nil
-  self.wire.headers = wire_headers(client, self.own, at_home, self.content_type)
-  self.label = self.wire.method .. " " .. request.shown(url)
+  self.wire.headers = self.own == NONE and place.at_home and plain_headers(client, self.content_type)
+    or wire_headers(client, self.own, place.at_home, self.content_type)
   return self
 end
 
