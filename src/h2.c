@@ -79,7 +79,7 @@ static void h2_conclude(struct h2 *h2)
 {
 	char text[256];
 	if (h2->farewell[0] != '\0')
-		snprintf(text, sizeof text, "the other side ended the connection: %s",
+		snprintf(text, sizeof text, "the other side ended the connection (GOAWAY: %s)",
 			 h2->farewell);
 	else if (h2->trouble[0] != '\0')
 		snprintf(text, sizeof text, "the other side does not keep to HTTP/2: %s",

@@ -160,11 +160,17 @@ end
 
 -- Connections --------------------------------------------------------------------------------------
 
-local function serve_stream(own, stream, link)
+local function count(own)
   own.busy = own.busy + 1
+  return setmetatable({}, { __close = function()
+    own.busy = own.busy - 1
+    own.calm:fire(1 << 30)
+  end })
+end
+
+local function serve_stream(own, stream, link)
+  local counted <close> = count(own) -- luacheck: ignore counted
   local ok, why = task.try(serve_call, own, stream, link)
-  own.busy = own.busy - 1
-  own.calm:fire(1 << 30)
   if not ok and not err.is(why, "transport") then log.error("grpc.failed", tostring(why)) end
 end
 
