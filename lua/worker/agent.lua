@@ -244,17 +244,13 @@ local function replay(server, scope)
     elseif left.result then
       log.info("job.replayed", ("job %s: reporting the result of before the restart"):format(left.job.id),
         { server = server.name, job = left.job.id })
-      scope:spawn(function()
-        if work.finish(server, left.job, left.result) then server.record:forget(server, left.job) end
-      end)
+      scope:spawn(work.conclude, server, left.job, left.result)
     elseif server.plugin.hands_out_again then
       -- by itself, and perhaps has done so already: our word would only undo what others did
       server.record:forget(server, left.job)
     elseif left.started then
-      scope:spawn(function()
-        local result = { state = "error", reason = "the worker was interrupted while the job ran" }
-        if work.finish(server, left.job, result) then server.record:forget(server, left.job) end
-      end)
+      scope:spawn(work.conclude, server, left.job,
+        { state = "error", reason = "the worker was interrupted while the job ran" })
     else
       start_job(server, scope, left.job, server.places:take())
     end

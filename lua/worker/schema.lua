@@ -15,7 +15,7 @@ local schema = {}
 
 -- Whose `check` is a rule over the fields.  An executor's asks whether this machine can do the
 -- work.
-local RULED = { protocol = true, policy = true }
+local RULED = { protocol = true, policy = true, sink = true }
 
 -- A plugin says its kind as text; in a table of fields, even `kind` would be a field.
 local fields_of = explain.fields_of

@@ -221,9 +221,16 @@ function work.report(server, job, result)
   err.raise("transport", "the server keeps forgetting this worker")
 end
 
+--- `work.conclude(server, job, result)`: report; once the server knows, or refuses to, the job is over.
+function work.conclude(server, job, result)
+  if not work.finish(server, job, result) then return end
+  server.record:forget(server, job)
+  link.emit(server, "job.reported", { job = job, result = result })
+end
+
 local function tell(server, job, result)
   server.record:result(server, job, result)
-  if work.finish(server, job, result) then server.record:forget(server, job) end
+  work.conclude(server, job, result)
   server.settled[job.id] = nil
 end
 
@@ -240,7 +247,6 @@ local function complete(server, job, ctx, result)
   end
   ctx.told = true
   tell(server, job, result)
-  link.emit(server, "job.reported", { job = job, result = result })
 end
 
 local function run(server, job)

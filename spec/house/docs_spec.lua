@@ -177,9 +177,11 @@ end)
 describe("config/worker.yaml #realtime", function()
   local function check(text)
     local dir <close> = clone()
-    local token = dir:write("token", "a token that is long enough")
-    fs.chmod(token, 384)
-    dir:write("worker.yaml", (text:gsub("/run/secrets/strom", token)))
+    for name, secret in pairs { strom = "a token that is long enough", hook = "https://host.example/hook/9f3b",
+      redis = "redis://:a-password@redis.example" } do
+      fs.chmod(dir:write(name, secret), 384)
+    end
+    dir:write("worker.yaml", (text:gsub("/run/secrets/", dir:path "" .. "/")))
     local child <close> = shell(dir, "build/worker check --config worker.yaml")
     local said = output_of(child)
     assert.equal(0, child:wait().exit_code, said)

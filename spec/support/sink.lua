@@ -1,13 +1,15 @@
 -- sink.lua: a shipped event sink behind the driver's own queue, as in a worker.
 --
---   local told <close> = sink.open("file", { path = ... }, { output = true })
+--   local told <close> = sink.open("file", { path = ..., output = true })     its fields and those of all sinks
 --   told:job("7")                     job.claimed of a job
 --   told:finished("7", result)        job.finished
 --   told:emit("worker.stopped", {})   anything
 --   told.counts                       { delivered =, dropped = }
 --   told:apply()                      the configuration was read again
 local events = require "worker.events"
-local plugin = require "spec.support.plugin"
+local parts = require "worker.config.parts"
+local registry = require "worker.registry"
+local schema = require "worker.schema"
 local sinks = require "worker.sinks"
 
 local sink = {}
@@ -15,10 +17,21 @@ local sink = {}
 local methods = {}
 local meta = { __index = methods }
 
-function sink.open(name, fields, more)
-  local found, conf = plugin.get("sink", name, fields)
-  local entry = { name = name, plugin = found, conf = conf, queue = 1000, keep = 600, output = false }
-  for key, value in pairs(more or {}) do entry[key] = value end
+local plugins = registry.open { "plugins" }
+
+--- The checked fields of a sink; or nil and what is wrong, as a list of texts.
+function sink.check(name, fields)
+  local spec = parts.sink_fields(assert(plugins:get("sink", name)))
+  local conf, problems = schema.check(spec, fields, nil, "", { env = function() end })
+  for i, problem in ipairs(problems) do problems[i] = tostring(problem) end
+  return conf, problems
+end
+
+function sink.open(name, fields)
+  local conf, problems = sink.check(name, fields)
+  assert(conf, problems[1])
+  local entry = { name = name, plugin = plugins:get("sink", name), conf = conf,
+    only = conf.only, queue = conf.queue, keep = conf.keep, output = conf.output }
   local self = setmetatable({
     events = events.new(), counts = { delivered = 0, dropped = 0 }, conf = { name = "w", events = { entry } },
   }, meta)

@@ -514,6 +514,27 @@ describe("worker.agent", function()
     assert.is_false(emitted["job.finished"])
   end)
 
+  it("says that a job was reported when its server knows, be it after a restart, and not before", function()
+    local reported = {}
+    local function reporting(jobs, finish, kept)
+      local plugin = protocol(jobs, { finish = finish })
+      local server, run = serve(plugin, { record = kept })
+      server.events:listen(function(name, facts)
+        if name == "job.reported" then reported[#reported + 1] = facts.job.id .. "=" .. facts.result.state end
+      end)
+      run(server)
+    end
+    local kept = setmetatable({ left = function()
+      return { { job = { id = "done" }, result = { state = "failed" } }, { job = { id = "cut off" }, started = true } }
+    end }, { __index = record.none() })
+    reporting({ { id = "new" } }, function() end, kept)
+    table.sort(reported)
+    assert.same({ "cut off=error", "done=failed", "new=success" }, reported)
+    reported = {}
+    reporting({ { id = "unsaid" } }, function() err.raise("transport", "nobody there") end)
+    assert.same({}, reported)
+  end)
+
   it("counts what it could not keep of the output", function()
     local got
     local plugin = protocol({ { id = "a" } }, { output = 100, finish = function(_, _, result) got = result end })

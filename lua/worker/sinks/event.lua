@@ -79,7 +79,7 @@ local TELLS = {
   ["job.started"] = function() return {} end,
   ["job.fallback"] = fallback_of,
   ["job.finished"] = function(facts) return { result = result_of(facts.result) } end,
-  ["job.reported"] = function(facts) return { result = { state = facts.result.state } } end,
+  ["job.reported"] = function(facts) return { result = result_of(facts.result) } end,
 }
 
 --- The names of all events, sorted.
