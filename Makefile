@@ -16,7 +16,7 @@ PACKAGES_CONTAINERS = $(PACKAGES_TEST) docker.io runc runsc busybox-static
 PACKAGES_LINT  = $(PACKAGES_TEST) clang clang-format cppcheck lua-check valgrind
 
 # Lua and lua-cjson are linked in, the rest comes from the system.
-LDLIBS  = -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -lcurl -larchive -lnghttp2 -lpthread -lm -ldl
+LDLIBS  = -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -lcurl -lnghttp2 -lpthread -lm -ldl
 WARN    = -Wall -Wextra -Wshadow -Wundef -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
           -Wredundant-decls -Wvla -Wformat=2
 HARDEN ?= -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE

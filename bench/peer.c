@@ -107,7 +107,7 @@ static struct {
 	size_t log_bytes, log_measured;
 	double started, first, from, until;
 	double cpu_from, cpu_until;
-	bool finished;
+	bool finished, only_first;
 } meter = {.script = ":", .jobs = 500, .warm = WARM};
 
 /* Seconds of processor time of the command: all its threads, those that have ended, too, but no
@@ -119,6 +119,11 @@ static double own_cpu(void)
 	if (clock_getcpuclockid(meter.pid, &clock) == 0)
 		clock_gettime(clock, &used);
 	return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+static void stop_command(void)
+{
+	kill(meter.pid, SIGQUIT); /* the worker's way of ending at once, and cleanly */
 }
 
 static void answer(struct client *client, const char *body)
@@ -134,8 +139,13 @@ static void answer(struct client *client, const char *body)
 static void answer_claim(struct client *client)
 {
 	char body[512];
-	if (meter.claims++ == 0)
+	if (meter.claims++ == 0) {
 		meter.first = now();
+		if (meter.only_first) {
+			meter.finished = true;
+			stop_command();
+		}
+	}
 	snprintf(body, sizeof body,
 		 "{\"fragment_id\":\"6fa1c2d0-0000-4000-8000-%012ld\","
 		 "\"chain_id\":\"0b1e5a44-7c1d-4b53-9c35-3f0a5a1f2c77\","
@@ -166,7 +176,7 @@ static void count_result(void)
 		meter.cpu_until = own_cpu();
 		meter.finished = true;
 		meter.log_measured = meter.log_bytes;
-		kill(meter.pid, SIGQUIT); /* the worker's way of ending at once, and cleanly */
+		stop_command();
 	}
 }
 
@@ -255,6 +265,7 @@ static int listen_somewhere(void)
 	setenv("BENCH_PORT", text, 1);
 	snprintf(text, sizeof text, "http://127.0.0.1:%d", ntohs(at.sin_port));
 	setenv("BENCH_URL", text, 1);
+	setenv("ORCHESTRATOR_URL", text, 1);
 	return fd;
 }
 
@@ -569,7 +580,7 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(what, "log") == 0 && argc > 2)
 		run_log(argv + 2);
-	while ((option = getopt(argc, argv, "+n:x:j:s:w")) != -1) {
+	while ((option = getopt(argc, argv, "+n:x:j:s:wf")) != -1) {
 		if (option == 'n')
 			slots = atoi(optarg) < SLOTS ? atoi(optarg) : SLOTS;
 		else if (option == 'x')
@@ -580,6 +591,8 @@ int main(int argc, char **argv)
 			meter.script = optarg;
 		else if (option == 'w')
 			meter.warm = 0;
+		else if (option == 'f')
+			meter.only_first = true;
 	}
 	if (strcmp(what, "cycle") == 0)
 		run_cycle(slots);

@@ -1,8 +1,6 @@
 /* pack.c -- files of a directory into a gzipped tar file.  Floor 3.  See worker/pack.h. */
 #include "worker/pack.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -12,6 +10,7 @@
 #include <unistd.h>
 
 #include "worker/fs.h"
+#include "worker/libarchive.h"
 
 #define BUFFER	   (64 * 1024)
 #define STEP_BYTES (1024 * 1024)
@@ -30,19 +29,21 @@ struct pack {
 
 static int failed(struct pack *pack, struct err *err)
 {
-	const char *why = archive_error_string(pack->archive);
-	return err_set(err, archive_errno(pack->archive), "writing %s: %s", pack->path,
+	const char *why = libarchive_fn.error_string(pack->archive);
+	return err_set(err, libarchive_fn.code(pack->archive), "writing %s: %s", pack->path,
 		       why ? why : "no reason given");
 }
 
 static int open_archive(struct pack *pack, struct err *err)
 {
-	pack->archive = archive_write_new();
+	if (libarchive_load(err) == -1)
+		return -1;
+	pack->archive = libarchive_fn.write_new();
 	if (pack->archive == NULL)
 		return err_set(err, ENOMEM, "out of memory for an archive");
-	if (archive_write_set_format_gnutar(pack->archive) != ARCHIVE_OK ||
-	    archive_write_add_filter_gzip(pack->archive) != ARCHIVE_OK ||
-	    archive_write_open_filename(pack->archive, pack->path) != ARCHIVE_OK)
+	if (libarchive_fn.write_set_format_gnutar(pack->archive) != ARCHIVE_OK ||
+	    libarchive_fn.write_add_filter_gzip(pack->archive) != ARCHIVE_OK ||
+	    libarchive_fn.write_open_filename(pack->archive, pack->path) != ARCHIVE_OK)
 		return failed(pack, err);
 	return 0;
 }
@@ -92,17 +93,18 @@ int pack_add(struct pack *pack, const char *name, struct err *err)
 
 static int write_header(struct pack *pack, const char *name, const struct stat *st, struct err *err)
 {
-	struct archive_entry *entry = archive_entry_new();
+	struct archive_entry *entry = libarchive_fn.entry_new();
 	if (entry == NULL)
 		return err_set(err, ENOMEM, "out of memory for an archive");
-	archive_entry_set_pathname(entry, name);
-	archive_entry_set_size(entry, st->st_size);
-	archive_entry_set_filetype(entry, AE_IFREG);
-	archive_entry_set_perm(entry, st->st_mode & 0777);
-	archive_entry_set_mtime(entry, st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
-	int result =
-		archive_write_header(pack->archive, entry) < ARCHIVE_WARN ? failed(pack, err) : 0;
-	archive_entry_free(entry);
+	libarchive_fn.entry_set_pathname(entry, name);
+	libarchive_fn.entry_set_size(entry, st->st_size);
+	libarchive_fn.entry_set_filetype(entry, AE_IFREG);
+	libarchive_fn.entry_set_perm(entry, st->st_mode & 0777);
+	libarchive_fn.entry_set_mtime(entry, st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
+	int result = libarchive_fn.write_header(pack->archive, entry) < ARCHIVE_WARN
+			     ? failed(pack, err)
+			     : 0;
+	libarchive_fn.entry_free(entry);
 	return result;
 }
 
@@ -138,7 +140,7 @@ static ssize_t copy_piece(struct pack *pack, struct err *err)
 		return 0;
 	}
 	pack->left -= n;
-	if (archive_write_data(pack->archive, pack->buffer, (size_t)n) < 0)
+	if (libarchive_fn.write_data(pack->archive, pack->buffer, (size_t)n) < 0)
 		return failed(pack, err);
 	return n;
 }
@@ -156,7 +158,7 @@ int pack_step(struct pack *pack, struct err *err)
 			if (next_file(pack, err) == -1)
 				return -1;
 		} else {
-			if (archive_write_close(pack->archive) != ARCHIVE_OK)
+			if (libarchive_fn.write_close(pack->archive) != ARCHIVE_OK)
 				return failed(pack, err);
 			pack->complete = true;
 			return 0;
@@ -177,7 +179,7 @@ void pack_close(struct pack *pack)
 	if (pack->file != -1)
 		close(pack->file);
 	if (pack->archive != NULL)
-		archive_write_free(pack->archive);
+		libarchive_fn.write_free(pack->archive);
 	if (!pack->complete && pack->path != NULL)
 		unlink(pack->path);
 	for (size_t i = 0; i < pack->count; i++)

@@ -6,8 +6,6 @@
  */
 #include "worker/unpack.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -16,6 +14,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "worker/libarchive.h"
 
 #define BUFFER	      (64 * 1024)
 #define STEP_BYTES    (1024 * 1024)
@@ -132,9 +132,9 @@ static int put_file(struct unpack *unpack, int at, const char *last, struct arch
 	unpack->file = openat(at, last, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (unpack->file == -1)
 		return err_errno(err, "creating %s", unpack->name);
-	unpack->mode = (archive_entry_perm(entry) & 0777) | 0400;
-	unpack->modified.tv_sec = archive_entry_mtime(entry);
-	unpack->modified.tv_nsec = archive_entry_mtime_nsec(entry);
+	unpack->mode = (libarchive_fn.entry_perm(entry) & 0777) | 0400;
+	unpack->modified.tv_sec = libarchive_fn.entry_mtime(entry);
+	unpack->modified.tv_nsec = libarchive_fn.entry_mtime_nsec(entry);
 	return 0;
 }
 
@@ -164,9 +164,9 @@ static bool stays_inside(const char *name, const char *target)
 static int put_symlink(const struct unpack *unpack, int at, const char *last,
 		       struct archive_entry *entry, struct err *err)
 {
-	const char *target = archive_entry_symlink(entry);
+	const char *target = libarchive_fn.entry_symlink(entry);
 	if (target == NULL)
-		target = archive_entry_symlink_utf8(entry);
+		target = libarchive_fn.entry_symlink_utf8(entry);
 	if (target == NULL || !stays_inside(unpack->name, target))
 		return err_set(err, EPERM, "the link '%s' of the archive leads out of it",
 			       unpack->name);
@@ -202,10 +202,10 @@ static int put_hardlink(const struct unpack *unpack, int at, const char *last, c
 
 static int put_entry(struct unpack *unpack, struct archive_entry *entry, struct err *err)
 {
-	const char *last, *hardlink = archive_entry_hardlink(entry);
+	const char *last, *hardlink = libarchive_fn.entry_hardlink(entry);
 	if (hardlink == NULL)
-		hardlink = archive_entry_hardlink_utf8(entry);
-	mode_t type = archive_entry_filetype(entry);
+		hardlink = libarchive_fn.entry_hardlink_utf8(entry);
+	mode_t type = libarchive_fn.entry_filetype(entry);
 	if (unpack->name[0] == '\0') /* the directory itself, "./" */
 		return hardlink == NULL && type == AE_IFDIR
 			       ? 0
@@ -219,7 +219,7 @@ static int put_entry(struct unpack *unpack, struct archive_entry *entry, struct 
 	else if (type == AE_IFREG)
 		result = put_file(unpack, at, last, entry, err);
 	else if (type == AE_IFDIR)
-		result = put_directory(at, last, archive_entry_perm(entry), err);
+		result = put_directory(at, last, libarchive_fn.entry_perm(entry), err);
 	else if (type == AE_IFLNK)
 		result = put_symlink(unpack, at, last, entry, err);
 	else
@@ -233,8 +233,8 @@ static int put_entry(struct unpack *unpack, struct archive_entry *entry, struct 
 
 static int failed(struct unpack *unpack, struct err *err)
 {
-	const char *why = archive_error_string(unpack->archive);
-	return err_set(err, archive_errno(unpack->archive), "the archive cannot be read: %s",
+	const char *why = libarchive_fn.error_string(unpack->archive);
+	return err_set(err, libarchive_fn.code(unpack->archive), "the archive cannot be read: %s",
 		       why ? why : "no reason given");
 }
 
@@ -269,7 +269,7 @@ static int finish_file(struct unpack *unpack, struct err *err)
 /* One piece of the open file; how much that was, 0 at its end, -1. */
 static ssize_t copy_piece(struct unpack *unpack, struct err *err)
 {
-	ssize_t n = archive_read_data(unpack->archive, unpack->buffer, BUFFER);
+	ssize_t n = libarchive_fn.read_data(unpack->archive, unpack->buffer, BUFFER);
 	if (n < 0)
 		return failed(unpack, err);
 	if (n == 0)
@@ -287,7 +287,7 @@ static ssize_t copy_piece(struct unpack *unpack, struct err *err)
 static int next_entry(struct unpack *unpack, struct err *err)
 {
 	struct archive_entry *entry;
-	int status = archive_read_next_header(unpack->archive, &entry);
+	int status = libarchive_fn.read_next_header(unpack->archive, &entry);
 	if (status == ARCHIVE_EOF)
 		return 0;
 	if (status != ARCHIVE_OK && status != ARCHIVE_WARN)
@@ -295,9 +295,9 @@ static int next_entry(struct unpack *unpack, struct err *err)
 	if (++unpack->entries > unpack->most.entries)
 		return err_set(err, EFBIG, "the archive has more than the allowed %lld entries",
 			       (long long)unpack->most.entries);
-	const char *name = archive_entry_pathname(entry);
+	const char *name = libarchive_fn.entry_pathname(entry);
 	if (name == NULL)
-		name = archive_entry_pathname_utf8(entry);
+		name = libarchive_fn.entry_pathname_utf8(entry);
 	if (clean_name(name, unpack->name, err) == -1)
 		return -1;
 	return put_entry(unpack, entry, err) == -1 ? -1 : 1;
@@ -327,12 +327,14 @@ int unpack_step(struct unpack *unpack, struct err *err)
 
 static int open_archive(struct unpack *unpack, const char *path, struct err *err)
 {
-	unpack->archive = archive_read_new();
+	if (libarchive_load(err) == -1)
+		return -1;
+	unpack->archive = libarchive_fn.read_new();
 	if (unpack->archive == NULL)
 		return err_set(err, ENOMEM, "out of memory for an archive");
-	archive_read_support_format_tar(unpack->archive);
-	archive_read_support_filter_gzip(unpack->archive);
-	if (archive_read_open_filename(unpack->archive, path, ARCHIVE_BLOCK) != ARCHIVE_OK)
+	libarchive_fn.read_support_format_tar(unpack->archive);
+	libarchive_fn.read_support_filter_gzip(unpack->archive);
+	if (libarchive_fn.read_open_filename(unpack->archive, path, ARCHIVE_BLOCK) != ARCHIVE_OK)
 		return failed(unpack, err);
 	return 0;
 }
@@ -371,6 +373,6 @@ void unpack_close(struct unpack *unpack)
 	if (unpack->root != -1)
 		close(unpack->root);
 	if (unpack->archive != NULL)
-		archive_read_free(unpack->archive);
+		libarchive_fn.read_free(unpack->archive);
 	free(unpack);
 }

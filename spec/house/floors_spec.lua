@@ -7,6 +7,7 @@ local SHARED = {
   address = "how an address is written: dialing, listening and HTTP speak the same",
   cgdir = "the keeper ends groups by the same files as the worker",
   fs = "opening below a directory that somebody else fills",
+  libarchive = "reading and writing archives is one library",
   lock = "one way to say that a directory is in use",
   multi = "there is one curl multi, for HTTP and for raw connections",
   orphans = "whoever clones tells it",
