@@ -260,6 +260,32 @@ int fs_write_all(int fd, const void *data, size_t n)
 	return 0;
 }
 
+/* What others have written behind it stays. */
+static void fs_unwrite(int fd, size_t wrote)
+{
+	int code = errno;
+	struct stat st;
+	off_t at = lseek(fd, 0, SEEK_CUR);
+	if (at >= (off_t)wrote && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == at &&
+	    ftruncate(fd, at - (off_t)wrote) == 0)
+		lseek(fd, at - (off_t)wrote, SEEK_SET);
+	errno = code;
+}
+
+int fs_write_whole(int fd, const void *data, size_t n)
+{
+	size_t wrote = 0;
+	while (wrote < n) {
+		ssize_t got = write(fd, (const char *)data + wrote, n - wrote);
+		if (got == -1 && errno != EINTR) {
+			fs_unwrite(fd, wrote);
+			return -1;
+		}
+		wrote += got > 0 ? (size_t)got : 0;
+	}
+	return 0;
+}
+
 /* The order is the promise: content, name, directory. */
 int fs_replace(int fd, const char *temp, const char *target, bool sync, struct err *err)
 {

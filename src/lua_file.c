@@ -164,7 +164,7 @@ static int file_write(lua_State *L)
 	struct file *file = to_file(L);
 	size_t n;
 	const char *text = luaL_checklstring(L, 2, &n);
-	return fs_write_all(file->fd, text, n) == -1 ? file_raise(L, "writing to") : 0;
+	return fs_write_whole(file->fd, text, n) == -1 ? file_raise(L, "writing to") : 0;
 }
 
 static int file_size(lua_State *L)

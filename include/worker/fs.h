@@ -41,6 +41,10 @@ int fs_temp_beside(const char *path, mode_t mode, char **temp, struct err *err);
 /* fs_write_all(fd, data, n): 0, or -1 with errno. */
 int fs_write_all(int fd, const void *data, size_t n);
 
+/* fs_write_whole(fd, data, n): the same for a file with one writer, of which a write that fails, as
+ * on a full disk, leaves nothing: whoever tries again repeats no bytes. */
+int fs_write_whole(int fd, const void *data, size_t n);
+
 /* A directory that one job after the other uses, as it was when it was new: the very same, nobody
  * else's, with nothing hung on it. */
 struct fs_mark {

@@ -175,8 +175,12 @@ local function by_status(status)
   return status >= 500 and "retry" or "stop"
 end
 
+-- What a disk says that has room, or works, again later.
+local PASSING = { ENOSPC = true, EDQUOT = true, EIO = true, EROFS = true, EMFILE = true, ENFILE = true, ENOMEM = true,
+  ESTALE = true }
+
 --- `retry.classify(error)`: what to do about an error: "retry" (it may pass: the network, a 5xx or
--- 429, an answer nobody can read), "denied" (401, 403: stop loudly, the credentials are refused),
+-- 429, an answer nobody can read, a full disk), "denied" (401, 403: stop loudly, the credentials are refused),
 -- "gone" (the server no longer knows this worker: open again), or "stop" (cancelled, a bug, or
 -- nothing that time would heal).
 function retry.classify(err)
@@ -186,6 +190,7 @@ function retry.classify(err)
   if kind == "grpc" then return GRPC[err.code] or "stop" end
   if kind == "redis" then return REDIS[err.code] or "stop" end
   if kind == "wire" then return "retry" end
+  if kind == "file" then return PASSING[err.name] and "retry" or "stop" end
   if kind == "gone" then return "gone" end
   return "stop"
 end

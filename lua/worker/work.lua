@@ -37,9 +37,16 @@ local function keep_lease(server, job, ctx)
   end
 end
 
+-- Said once a job, and not for each of them when the whole server is known to be away.
+local function log_waits(server, job, why)
+  if server.trouble.since then return end
+  log.warn("job.log_waits", ("job %s: the server does not take the log: %s; trying again"):format(job.id, tostring(why)),
+    { server = server.name, job = job.id })
+end
+
 -- Hand the log to the server, in order, each chunk until it has arrived or is refused for good.
 local function ship_log(server, job, ctx)
-  local backoff = { first = 0.5, factor = 2, most = 15 }
+  local backoff, waited = { first = 0.5, factor = 2, most = 15 }, false
   for chunk in function() return ctx.joblog:next() end do
     for attempt in retry.attempts(backoff) do
       local seen = server.self
@@ -53,6 +60,9 @@ local function ship_log(server, job, ctx)
         log.warn("job.log_refused", ("job %s: the server refuses the log: %s"):format(job.id, tostring(why)),
           { server = server.name, job = job.id })
         return ctx.joblog:abandon()
+      elseif not waited then
+        waited = true
+        log_waits(server, job, why)
       end
       attempt:wait(err.is(why) and why.retry_after or nil)
     end

@@ -151,7 +151,7 @@ describe("the protocol local #realtime", function()
     local _ <close> = setmetatable({}, { __close = function() does("umount", "-l", mount) end })
     local root = fs.join(mount, "jobs")
     fs.mkdir(fs.join(root, "inbox"), { parents = true })
-    fs.write(fs.join(root, "inbox", "a.sh"), "head -c 3000000 /dev/zero; exit 7")
+    fs.write(fs.join(root, "inbox", "a.sh"), "yes ' hello' | tr -d '\\n' | head -c 3000000; exit 7")
     local run <close> = program.start { "run", "--protocol", "local", "--dir", root, "--workspace", site.work,
       "--state", site.dir:path "state", program.plugins }
     run:says "No space left"
@@ -159,6 +159,8 @@ describe("the protocol local #realtime", function()
     does("mount", "-o", "remount,size=16m", mount)
     local text = program.eventually(function() return fs.read(fs.join(root, "done", "a", "result.json")) end)
     assert.matches('"exit_code": 7', text)
+    local logged = fs.read(fs.join(root, "done", "a", "stdout.log"), 4000000)
+    assert.is_true(logged == (" hello"):rep(500000), "the log has a hole")
     run:signal "TERM"
     assert.equal(0, run:wait().code)
   end)

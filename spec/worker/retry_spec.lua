@@ -182,6 +182,7 @@ describe("retry.classify", function()
       assert.equal("retry", verdict("http", { status = status }))
     end
     for _, code in ipairs { 4, 8, 10, 14 } do assert.equal("retry", verdict("grpc", { code = code })) end
+    assert.equal("retry", verdict("file", { name = "ENOSPC" }))
   end)
 
   it("tells refused credentials and a forgetful server apart from the rest", function()
@@ -199,6 +200,7 @@ describe("retry.classify", function()
     end
     assert.equal("stop", verdict("transport", { reason = "too_big" }))
     assert.equal("stop", verdict("grpc", { code = 3 }))
+    assert.equal("stop", verdict("file", { name = "EACCES" }))
     assert.equal("stop", retry.classify("a plain string is a bug"))
     assert.equal("stop", retry.classify(nil))
   end)
