@@ -2,6 +2,7 @@
 local fs = require "worker.fs"
 local http = require "worker.http"
 local json = require "worker.json"
+local orchestrator = require "worker.fakes.queue"
 local program = require "spec.support.program"
 local redis = require "spec.support.redis"
 local scratch = require "spec.support.scratch"
@@ -86,6 +87,31 @@ describe("event sinks of a worker #realtime", function()
     assert.equal(1, count(said.stderr, "event=sink%.failing"))
     assert.equal(1, count(said.stderr, "event=sink%.back"))
     assert.equal(0, count(said.stderr, "event=sink%.drop"))
+  end)
+
+  it("are there for the queue by its own variable: REDIS_URL", function()
+    local server <close> = redis.start()
+    local ear <close> = server:listen("evaluation:running", "evaluation:completed", "evaluation:failed")
+    local fake <close> = orchestrator.serve { jobs = {} }
+    dir:write("worker.yaml", "servers:\n  - protocol: queue\n    executor: shell\n    languages:\n"
+      .. "      python: { command: [ /bin/sh, -c, \"{code}\" ] }\nhealth: { address: \"off\" }\n")
+    local run <close> = program.start { "--config", "worker.yaml", "--state", "state", cwd = dir.root,
+      env = { QUEUE_SERVICE_URL = fake.url, REDIS_URL = server.url } }
+    local function heard()
+      local channel, message = ear:message(60)
+      return channel, json.decode(message)
+    end
+    for code, channel in pairs { ["echo 42"] = "evaluation:completed", ["echo no >&2; exit 3"] = "evaluation:failed" } do
+      fake:add { eval_id = code, code = code, timeout = 30 }
+      local first, running = heard()
+      assert.same({ "evaluation:running", code, 30 }, { first, running.eval_id, running.timeout })
+      local last, ended = heard()
+      assert.same({ channel, code }, { last, ended.eval_id })
+      assert.equal(channel == "evaluation:completed" and "42\n" or "no\n", ended.output)
+      assert.is_string(ended.error)
+    end
+    run:signal "TERM"
+    assert.equal(0, run:wait().code)
   end)
 
   it("that never answer delay neither jobs nor the end; what they missed is counted", function()

@@ -10,7 +10,7 @@ local event = {}
 
 local ID_MOST = 512
 local WORDS_MOST = 1024
-local OVERHEAD = 512
+local OVERHEAD = 1536 -- what the tables of one take
 
 local function words(value)
   return value ~= nil and text.cut(text.repair(tostring(value)), WORDS_MOST) or nil

@@ -41,7 +41,11 @@ config.fields = {
 --- What holds unless somebody configured it: how the published workers run code, with their gaps closed.
 function config.suggests(conf)
   local box = { image = conf.image, memory = "100MiB", cpus = 0.5, pids = 64, tmpfs = { ["/tmp"] = "10MiB" } }
-  return { executor = { { docker = box }, { gvisor = box } }, health = "0.0.0.0:8082", log = "json" }
+  return {
+    executor = { { docker = box }, { gvisor = box } }, health = "0.0.0.0:8082", log = "json",
+    -- as the workers of that platform are told where its Redis is
+    events = { when = "REDIS_URL", { redis = { format = "queue", output = true } } },
+  }
 end
 
 return config
