@@ -29,7 +29,7 @@ limited() {
 }
 
 run_exec() {
-  limited "$worker" exec --plugins "$here/plugins" --workspace "$dir/work" \
+  limited "$worker" exec --plugins "$here/plugins" \
     --script "echo ran >> $dir/ran; echo hello"
   code=$?
   [ $code != 0 ] || [ -s "$dir/ran" ] || blame "a success that did not run"
@@ -68,7 +68,7 @@ run_spec() {
 blame() {
   bad=$((bad + 1))
   echo "$scenario, place $n$MODE: $1 (exit code $code)"
-  sed 's/^/  fault: /' "$dir/fault"
+  [ ! -f "$dir/fault" ] || sed 's/^/  fault: /' "$dir/fault"
   addr2line -pfe "$worker" $(sed -n 's/.*(+\(0x[0-9a-f]*\)).*/\1/p' "$dir/fault") | sed 's/^/  at: /'
   for report in "$dir"/report.*; do
     [ ! -f "$report" ] || head -n 40 "$report" | sed 's/^/    /'
@@ -76,16 +76,25 @@ blame() {
   tail -n 5 "$dir/out" | sed 's/^/  said: /'
 }
 
+play() {
+  case $scenario in
+    *_spec) run_spec "$scenario" ;;
+    *) "run_$scenario" ;;
+  esac
+}
+
 runs=0 bad=0
 for scenario in "$@"; do
+  # What fails with nothing failing would be a test of nothing.
+  n=0 dir=$top/$scenario
+  mkdir "$dir"
+  play
+  [ $code = 0 ] || { blame "it fails by itself"; cat "$dir/out"; continue; }
   n=$FROM
   while [ "$n" -le "$TO" ]; do
     dir=$top/$scenario-$n
     mkdir "$dir"
-    case $scenario in
-      *_spec) run_spec "$scenario" ;;
-      *) "run_$scenario" ;;
-    esac
+    play
     runs=$((runs + 1))
     case $code in
       143) ;;

@@ -7,9 +7,12 @@
 
 #include <errno.h>
 #include <stdint.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
+
+#define CODING_NO_RANDOM 71 /* EX_OSERR */
 
 static const char coding_std[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char coding_url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -186,8 +189,11 @@ void coding_bytes(void *to, size_t n)
 		do
 			got = getrandom(at, some, 0);
 		while (got == -1 && errno == EINTR);
-		if (got != (ssize_t)some)
-			abort();
+		if (got != (ssize_t)some) {
+			dprintf(STDERR_FILENO, "worker: the kernel gives no random numbers: %s\n",
+				strerror(errno));
+			_exit(CODING_NO_RANDOM);
+		}
 		at += some;
 		n -= some;
 	}

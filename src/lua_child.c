@@ -118,6 +118,14 @@ void lua_child_abandon(struct process *process)
 
 /* --- output --- */
 
+/* Output that could not be read is lost: nobody may take the rest for all of it. */
+static int read_failed(lua_State *co, const char *name, int code)
+{
+	struct err err;
+	err_set(&err, code, "reading the %s of a child", name);
+	return door_raise(co, "file", &err);
+}
+
 /* The bytes are read here, when the task runs, straight into the one buffer there is: a thousand
  * children with output waiting cost no memory but their pipes.  The streams take turns. */
 static int read_push(lua_State *co, void *op)
@@ -137,6 +145,8 @@ static int read_push(lua_State *co, void *op)
 		process->rest[which] -= process->drained ? n : 0;
 		if (process->drained && (n == 0 || process->rest[which] == 0))
 			stream_reader_close(reader);
+		if (reader->error != 0)
+			return read_failed(co, names[which], reader->error);
 		if (n == 0)
 			continue;
 		process->turn = which + 1;

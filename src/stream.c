@@ -156,8 +156,10 @@ size_t stream_reader_read(struct stream_reader *reader, char *room, size_t size)
 	reader->full = n == (ssize_t)size;
 	if (n > 0)
 		return reader_keep(reader, (size_t)n);
-	if (n == 0 || errno != EAGAIN)
-		stream_reader_close(reader);
+	if (n == -1 && errno == EAGAIN)
+		return 0;
+	reader->error = n == -1 ? errno : 0;
+	stream_reader_close(reader);
 	return 0;
 }
 

@@ -40,6 +40,7 @@ struct stream_reader {
 	bool open, armed;
 	bool large;	  /* its pipe has been made large */
 	bool full;	  /* the last read filled its room: there is more */
+	int error;	  /* what ended the stream, where it was not its end */
 	uint64_t bytes;	  /* read so far */
 	uint64_t ceiling; /* bytes handed out at most, 0 for no limit: the rest is read and dropped
 			   */
@@ -66,7 +67,8 @@ void stream_reader_disarm(struct stream_reader *reader);
 void stream_reader_hurry(struct stream_reader *reader);
 
 /* stream_reader_read(reader, room, size): bytes; 0 when there is nothing to hand out now (also when
- * all was dropped).  At the end of the stream ${reader->open} becomes false. */
+ * all was dropped).  At the end of the stream ${reader->open} becomes false; when it could not be
+ * read on, ${reader->error} says why: what was not read is lost. */
 size_t stream_reader_read(struct stream_reader *reader, char *room, size_t size);
 
 /* stream_reader_held(reader): bytes in the pipe that nobody has read yet. */

@@ -217,6 +217,15 @@ describe("worker exec #realtime", function()
     assert.matches("memory", value.reason)
   end)
 
+  it("says that its output finds no room, and ends what it ran", function()
+    local tag = program.tag()
+    local result = program.run { "exec", "--script", ("echo hi; sleep %s"):format(tag), env = { TMPDIR = dir.root },
+      wrap = { "sh", "-c", '"$@" > /dev/full', "sh" } }
+    assert.equal(74, result.code)
+    assert.matches("writing output: No space left on device", result.stderr)
+    nothing_is_left(tag)
+  end)
+
   it("ends when nobody reads its output any more", function()
     local tag = program.tag()
     local result = program.run { "exec", "--script", ("yes %s"):format(tag), env = { TMPDIR = dir.root },

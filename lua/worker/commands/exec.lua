@@ -13,7 +13,8 @@ local sys = require "worker.core.sys"
 local task = require "worker.task"
 local text = require "worker.text"
 
-local EXIT = { timeout = 124, error = 125, cannot_run = 126, not_found = 127, usage = 64, data = 65, config = 78 }
+local EXIT = { timeout = 124, error = 125, cannot_run = 126, not_found = 127, usage = 64, data = 65, config = 78,
+  unread = 141, unwritten = 74 } -- as if SIGPIPE had ended us; our output found no room
 local ENOENT = 2
 
 local command = {
@@ -27,9 +28,9 @@ local command = {
     script = { "string", value = "TEXT", doc = "Run this by /bin/sh instead of a command." },
     job = { "string", value = "FILE", doc = "Run the job of this file (JSON or YAML)." },
     timeout = { "duration", value = "TIME", doc = "How long it may take." },
-    env = { "list", value = "NAME=VALUE", doc = "Add this to its environment; may be repeated." },
-    pass = { "list", value = "NAME", doc = "Hand it this variable of the worker's own; may be repeated." },
-    secret = { "list", value = "NAME", doc = "Mask the value of this variable in the output; may be repeated." },
+    env = { "list", value = "NAME=VALUE", doc = "Add this to its environment." },
+    pass = { "list", value = "NAME", doc = "Hand it this variable of the worker's own." },
+    secret = { "list", value = "NAME", doc = "Mask the value of this variable in the output." },
     cwd = { "string", value = "DIR", doc = "Run it there; in an empty directory of its own otherwise." },
     memory = { "size", value = "SIZE", doc = "Most memory." },
     cpus = { "number", value = "N", doc = "Most processors." },
@@ -38,7 +39,7 @@ local command = {
     keep = { "flag", doc = "Leave its directory behind." },
     executor = { "string", value = "NAME", doc = "What runs it: an executor plugin (shell)." },
     image = { "string", value = "NAME", doc = "The image of its container (executors docker and gvisor)." },
-    plugins = { "list", value = "DIR", doc = "Look for plugins here; may be repeated." },
+    plugins = { "list", value = "DIR", doc = "Look for plugins here." },
     json = { "flag", doc = "Print the result as JSON, instead of the job's output." },
   },
   examples = {
@@ -131,7 +132,7 @@ local function protocol_of(job, state)
       local ok, why = pcall(state[chunk.stream].write, state[chunk.stream], chunk.text)
       if ok then return end
       if err.is(why, "cancelled") then error(why, 0) end
-      state.broken = true
+      state.broken = why
       state.server:cancel_jobs("nobody reads its output")
       err.raise("http", tostring(why), { status = 410 })
     end or nil,
@@ -144,7 +145,7 @@ end
 local function exit_code(state)
   local result = state.result
   if not result then return EXIT.error end
-  if state.broken then return 141 end
+  if state.broken then return state.broken.name == "EPIPE" and EXIT.unread or EXIT.unwritten end
   if result.state == "timeout" then return EXIT.timeout end
   if result.state == "cancelled" then return 128 + (state.signal or 15) end
   if result.state == "error" then
@@ -167,7 +168,9 @@ end
 
 local function tell(state, options)
   local result = state.result or { state = "error", reason = "there is no result" }
-  if options.json then
+  if state.broken and state.broken.name ~= "EPIPE" then
+    io.stderr:write(("worker exec: error: %s\n"):format(tostring(state.broken)))
+  elseif options.json then
     io.stdout:write(json.encode({
       state = result.state, reason = result.reason, exit_code = result.exit_code, signal = result.signal,
       duration = result.duration, usage = result.usage,
