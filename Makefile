@@ -12,7 +12,7 @@ DESTDIR ?=
 PACKAGES_BUILD = gcc libc6-dev make liblua5.4-dev libcurl4-openssl-dev lua-cjson lua-cjson-dev \
                  libyaml-dev libnghttp2-dev libarchive-dev
 PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl strace protobuf-compiler redis-tools
-PACKAGES_CONTAINERS = $(PACKAGES_TEST) docker.io runc runsc busybox-static
+PACKAGES_CONTAINERS = $(PACKAGES_TEST) docker.io runc runsc busybox-static debootstrap
 PACKAGES_LINT  = $(PACKAGES_TEST) clang clang-format cppcheck lua-check valgrind
 
 # Lua and lua-cjson are linked in, the rest comes from the system.
@@ -55,7 +55,8 @@ spec: $(BUILD)/worker $(BUILD)/ground ## run the specs in SPEC=path..., installi
 containers: ## install docker and gVisor as well, and run the specs that need them
 	@$(INSTALL) $(PACKAGES_CONTAINERS)
 	@$(MAKE) --no-print-directory $(BUILD)/worker
-	@WORKER_CONTAINERS=1 $(BUILD)/worker spec spec/e2e/docker_spec.lua spec/e2e/tools_spec.lua
+	@sh config/python-image.sh >/dev/null
+	@WORKER_CONTAINERS=1 $(BUILD)/worker spec $(or $(SPEC),spec/containers spec/e2e/tools_spec.lua)
 
 check: lint test asan ## lint, specs, specs under the sanitizers
 

@@ -10,7 +10,7 @@
 --   local code = box:wait()
 --
 -- What goes wrong is kind "engine": `status` when the engine said no, `away` when there was no usable
--- answer.  The first conversation agrees on a version; after an engine was away it is agreed anew,
+-- answer, then `sent` is false when it surely did not hear the question.  The first conversation agrees on a version; after an engine was away it is agreed anew,
 -- and what was known about the engine is forgotten: another one may have come back.
 --
 --   worker.engine.address    where it is            worker.engine.stream   what a container writes
@@ -52,7 +52,7 @@ function engine.open(options)
     address = address, client = http.client(client), owner = options.owner or owner.name(),
     owner_given = options.owner ~= nil,
     epoch = 0, -- counts the lives of the engine, as far as we have noticed
-    lost = {}, pulls = {}, proofs = {}, gate = task.semaphore(1), readying = task.semaphore(1),
+    lost = {}, pulls = {}, proofs = {}, sought = {}, gate = task.semaphore(1), readying = task.semaphore(1),
   }, meta)
 end
 
@@ -78,7 +78,7 @@ function methods:judged(fn)
   elseif err.is(why, "transport") then
     self:forget_life()
     err.raise("engine", ("the container engine at %s does not answer: %s"):format(self.address.shown, why.message),
-      { away = true, reason = why.reason })
+      { away = true, reason = why.reason, sent = why.sent })
   end
   error(why, 0)
 end
@@ -87,7 +87,7 @@ end
 function methods:forget_life()
   if not self.version then return end
   self.version, self.known, self.is_ready = nil, nil, nil
-  self.proofs = {}
+  self.proofs, self.sought = {}, {}
   self.epoch = self.epoch + 1
 end
 

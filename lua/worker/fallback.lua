@@ -6,7 +6,9 @@
 -- server or of the job, there is no next one.  Whoever runs a job is named in its result; that it was
 -- not the one asked for is an event, and a warning when it shields this machine less.
 --
--- What has failed is asked again before it gets a job, at growing intervals.
+-- What has failed is asked again before it gets a job, at growing intervals; what works is asked again
+-- before the next claim when the last answer is old, or when another one has just failed: they may
+-- stand on the same engine, and a job that nobody can run is better not claimed.
 local err = require "worker.error"
 local log = require "worker.log"
 local outage = require "worker.outage"
@@ -16,6 +18,7 @@ local task = require "worker.task"
 local fallback = {}
 
 local AGAIN_FIRST, AGAIN_MOST = 1, 30
+local FRESH = 5 -- seconds for which an answer is good enough to claim a job
 
 -- What stands between a job and this machine, weakest first.
 local ISOLATION = { process = 1, container = 2, sandbox = 3, machine = 4 }
@@ -55,15 +58,22 @@ local function ask(self, member)
   if member.plugin.check then ok, why = task.try(member.plugin.check, member.conf) end
   if not ok then return failed(self, member, why) end
   if not member.met and not member.trouble.since then self.emit("executor.ready", { executor = member.name }) end
-  member.met, member.usable, member.why, member.wait = true, true, nil, nil
+  member.met, member.usable, member.asked, member.why, member.wait = true, true, sys.mono(), nil, nil
   member.trouble:worked { server = self.server, executor = member.name }
 end
 
+local function must_ask(member, age)
+  local now = sys.mono()
+  if member.usable then return now - member.asked > age end
+  return now >= (member.again or 0)
+end
+
 -- Many may want to know at once; one asks, and the others have the answer then.
-local function is_usable(self, member)
-  if not member.usable and sys.mono() >= (member.again or 0) then
+local function is_usable(self, member, age)
+  age = age or math.huge
+  if must_ask(member, age) then
     local place <close> = member.asking:take() -- luacheck: ignore place
-    if not member.usable and sys.mono() >= (member.again or 0) then ask(self, member) end
+    if must_ask(member, age) then ask(self, member) end
   end
   return member.usable
 end
@@ -71,7 +81,7 @@ end
 --- `executors:able()`: whether a job that comes now could run at all.
 function methods:able()
   for _, member in ipairs(self.members) do
-    if is_usable(self, member) then return true end
+    if is_usable(self, member, FRESH) then return true end
   end
   return false
 end
@@ -153,15 +163,26 @@ end
 
 -- Running ------------------------------------------------------------------------------------------------
 
+-- One that failed may not be the only one: all are asked before the next claim.
+local function doubt(self)
+  for _, member in ipairs(self.members) do
+    if member.usable then member.asked = -math.huge end
+  end
+end
+
 -- What the executor says; nil and why when it could not even begin.
 local function try(self, member, job, ctx)
   local ok, result = task.try(member.plugin.run, member.conf, job, ctx)
   if ok then return result == nil and false or result end
   if err.is(result, "unusable") then
     failed(self, member, result)
+    doubt(self)
     return nil, tostring(result)
   end
-  if err.is(result, "engine") and result.away then member.usable = nil end -- to be asked before the next job
+  if err.is(result, "engine") and result.away then
+    member.usable = nil -- to be asked before the next job
+    doubt(self)
+  end
   error(result, 0)
 end
 

@@ -3,8 +3,9 @@
 --   local daemon <close> = docker.start()       or nil and why there can be none
 --   daemon.host                                 "unix:///tmp/.../docker.sock"
 --   daemon:image("busybox:spec")                an image of busybox, made here
+--   daemon:python("python:3.11-slim")           an image with Python, which is made once (a minute) and kept
 --   daemon:kill()   daemon:restart()            kill -9; up again over the same data
---   daemon:containers()                         ids of all containers there are
+--   daemon:containers()                         ids of all containers there are; of those "running"
 --
 -- It has its own directory, socket and data, no bridge and no firewall rules, and is ended by its
 -- process id, with what it started and mounted.
@@ -43,8 +44,14 @@ function docker.could_run()
   return sys.uid() == 0 and ok and result.exit_code == 0
 end
 
---- Whether gVisor is installed.
-function docker.has_runsc() return on_path "runsc" ~= nil end
+--- Why a spec has to go without the daemon, or without gVisor under it; nil when it need not.  Where
+-- containers were asked for and can run, going without them is a failure.
+function docker.excuse(daemon, missing, sandbox)
+  local why = not daemon and missing
+    or sandbox and not on_path "runsc" and "runsc is not installed: apt-get install runsc" or nil
+  if why and sys.env "WORKER_CONTAINERS" and docker.could_run() then error(why, 0) end
+  return why
+end
 
 local function answers(self)
   local client <close> = engine.open { host = self.host }
@@ -55,7 +62,7 @@ local function launch(self)
   self.child = process.spawn {
     argv = { on_path "dockerd", "--config-file", fs.join(self.dir, "daemon.json"), "--data-root", fs.join(self.dir, "data"),
       "--exec-root", fs.join(self.dir, "exec"), "-H", self.host, "--pidfile", fs.join(self.dir, "pid"),
-      "--bridge=none", "--iptables=false", "--storage-driver=vfs", "--cgroup-parent", "/" .. fs.base(self.dir) },
+      "--bridge=none", "--iptables=false", "--cgroup-parent", "/" .. fs.base(self.dir) },
     env = { PATH = "/usr/sbin:/usr/bin:/sbin:/bin", HOME = self.dir }, merge = true,
   }
   self.said = {}
@@ -104,11 +111,22 @@ function methods:image(name, more)
   client:import(name, tar.stdout)
 end
 
---- The ids of all containers, running or not.
-function methods:containers()
+--- An image with Python 3.11; raises what keeps it from being made.
+function methods:python(name)
+  local made = process.run { argv = { "/bin/sh", "config/python-image.sh" },
+    env = { PATH = "/usr/sbin:/usr/bin:/sbin:/bin", HOME = sys.env "HOME", XDG_CACHE_HOME = sys.env "XDG_CACHE_HOME" } }
+  if made.exit_code ~= 0 then error("no image with Python can be made: " .. made.stderr, 0) end
+  local client <close> = engine.open { host = self.host }
+  local repository, tag = name:match "^(.+):(.+)$"
+  client:call("POST", "/images/create", { query = { fromSrc = "-", repo = repository, tag = tag },
+    file = made.stdout:match "^[^\n]+", headers = { ["Content-Type"] = "application/x-tar" }, timeout = 300 })
+end
+
+--- The ids of all containers, or of those in this state.
+function methods:containers(state)
   local client <close> = engine.open { host = self.host }
   local ids = {}
-  for i, one in ipairs(client:containers()) do ids[i] = one.Id end
+  for _, one in ipairs(client:containers(state and { status = { state } })) do ids[#ids + 1] = one.Id end
   return ids
 end
 

@@ -276,6 +276,12 @@ describe("worker.engine", function()
     assert.matches("does not answer", why.message)
   end)
 
+  it("is no job for others when it may have begun: the answer to its start was lost", function()
+    local fake = engines.fake { routes = { ["POST /{v}/containers/{id}/start"] = server.reset "after" } }
+    local _, why = run(fake, {})
+    assert.same({ "engine", true }, { why.kind, why.away })
+  end)
+
   it("breaks off with an error of its own, not the job's, when the engine goes away while a job runs", function()
     local fake
     fake = engines.fake {

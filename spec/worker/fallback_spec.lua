@@ -78,6 +78,21 @@ describe("worker.fallback", function()
     assert.same({ "gvisor", "docker" }, executors:usable())
   end)
 
+  it("asks again before a claim when the answer is old, or when another has just failed", function()
+    local executors = chain({}, { executor("a", nil, function() err.raise("engine", "broke off", { away = true }) end),
+      executor("b") })
+    executors:check()
+    assert.is_true(executors:able())
+    assert.same({ a = 1, b = 1 }, asked)
+    task.sleep(6)
+    assert.is_true(executors:able())
+    assert.same({ a = 2, b = 1 }, asked)
+    task.try(run, executors)
+    broken.a, broken.b = "no daemon", "no daemon"
+    assert.is_false(executors:able())
+    assert.same({ a = 3, b = 2 }, asked)
+  end)
+
   it("does not run a job a second time that may have run", function()
     local executors = chain({}, { executor("a", nil, function() err.raise("engine", "broke off", { away = true }) end),
       executor("b") })

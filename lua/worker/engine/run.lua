@@ -25,7 +25,8 @@ local SIGNALLED = 128
 -- The image of jobs that name none is there before the first of them, whose time it would cost.  Without
 -- it those jobs fail, and say why; others may name an image of their own.
 local function bring_image(engine, conf)
-  if not conf.image or conf.pull ~= "missing" then return end
+  if not conf.image or conf.pull ~= "missing" or engine.sought[conf.image] then return end
+  engine.sought[conf.image] = true -- once in its life: the next ones look for it themselves
   local ok, why = task.try(engine.need, engine, conf.image, { pull = conf.pull, timeout = conf.pull_timeout,
     told = function(words) log.info("image.pull", words, { image = conf.image }) end })
   if not ok then log.warn("image.missing", tostring(why), { image = conf.image }) end
@@ -111,10 +112,12 @@ local function ending(box, output, grace, write)
   end })
 end
 
--- What the engine says when the program itself cannot be started is about the job.
+-- What the engine says when the program itself cannot be started is about the job.  When it says nothing,
+-- the job may run, unless it never heard us.
 local function start(box)
   local ok, why = task.try(box.start, box)
   if ok then return end
+  if err.is(why, "engine") and why.away and why.sent == false then err.raise("unusable", why.message) end
   local said = err.is(why, "engine") and not why.away and why.message:lower() or ""
   local code = (said:find("no such file", 1, true) or said:find("not found", 1, true)) and ENOENT
     or said:find("permission denied", 1, true) and EACCES
@@ -169,7 +172,7 @@ local function run_box(engine, spec, job, ctx, write)
     return box:attach()
   end)
   local unfinished <close> = ending(box, output, ctx.grace or GRACE, write)
-  before_start(start, box)
+  start(box)
   local code = follow(box, output, job, write)
   local state = box:state()
   unfinished.over = true

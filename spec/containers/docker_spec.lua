@@ -5,7 +5,6 @@ local fs = require "worker.fs"
 local json = require "worker.json"
 local program = require "spec.support.program"
 local sites = require "spec.support.site"
-local sys = require "worker.core.sys"
 local task = require "worker.task"
 
 local IMAGE = "busybox:spec"
@@ -22,17 +21,10 @@ describe("containers #realtime", function()
     if daemon then daemon:stop() end
   end)
 
-  -- Where containers were asked for and can run, going without them is a failure.
-  local function go_without(why)
-    if sys.env "WORKER_CONTAINERS" and docker.could_run() then error(why, 0) end
-    pending(why)
-    return false
-  end
-
   local function need(sandbox)
-    if not daemon then return go_without(missing) end
-    if sandbox and not docker.has_runsc() then return go_without "runsc is not installed: apt-get install runsc" end
-    return true
+    local why = docker.excuse(daemon, missing, sandbox)
+    if why then pending(why) end
+    return not why
   end
 
   -- A worker whose one server has these executors, as YAML: { docker = "memory: 64MiB" }, ...
