@@ -36,7 +36,7 @@ LIMIT   ?= 900
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all run test spec containers check lint asan valgrind faults cover bench install \
+.PHONY: all run test spec containers check lint asan valgrind faults fuzz cover bench install \
         uninstall clean help need-build need-test need-lint
 
 all: need-build ## build build/worker (the default)
@@ -78,6 +78,9 @@ faults: need-test ## let the n-th allocation or system call fail, for every n
 	  CFLAGS="$(SANITIZE) -fno-optimize-sibling-calls -DWORKER_FAULTS" \
 	  LDFLAGS="$$(sh config/faults.sh --wrap | tr '\n' ' ')" $(BUILD)/faults/worker
 	@sh config/faults.sh $(BUILD)/faults/worker $(SCENARIO)
+
+fuzz: need-lint ## hostile input to HTTP/2, gRPC and protobuf, SECONDS=60 for each
+	@sh config/fuzz.sh $(or $(SECONDS),60)
 
 cover: need-test ## which lines of C the specs reach
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/cover CFLAGS="-O0 -g --coverage" HARDEN= \

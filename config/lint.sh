@@ -14,7 +14,7 @@ for cc in gcc clang; do
 done
 
 say clang-format
-clang-format --dry-run -Werror src/*.c include/worker/*.h spec/core/*.c || bad=1
+clang-format --dry-run -Werror src/*.c include/worker/*.h spec/*/*.c || bad=1
 
 say cppcheck
 cppcheck --quiet --std=c11 --language=c -D_GNU_SOURCE -Iinclude --inline-suppr --error-exitcode=1 \
