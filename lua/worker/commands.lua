@@ -16,7 +16,7 @@ local commands = {}
 
 commands.GROUPS = {
   { "Work", { "run", "exec", "callback", "check" } },
-  { "Plugins", { "plugins", "explain", "new", "proto", "serve", "spec" } },
+  { "Plugins", { "plugins", "explain", "new", "proto", "serve", "policy", "spec" } },
   { "This machine", { "config", "doctor", "completion", "version", "help" } },
 }
 

@@ -8,6 +8,8 @@
 --   ctx.secrets             values that must not be seen
 --   ctx.grace               seconds between TERM and KILL
 --   ctx.draining            a signal that fires when the worker is asked to stop
+--   ctx.review(plan, final) policies look at what is going to be run; absent when there is none that does
+--   ctx.emit(name, facts)   tell whoever listens to the worker's events
 --   ctx.own(handle)         something to close once the job is over and reported; gives it back
 --   ctx.server, ctx.id      the server's name, the job's id
 local fs = require "worker.fs"

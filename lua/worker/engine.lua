@@ -18,6 +18,7 @@
 --   worker.engine.owner      labels and orphans     worker.engine.prove    does a runtime work?
 --   worker.engine.order      a job as a container   worker.engine.run      a job from start to result
 --   worker.engine.fields     configuration          worker.engine.cache    results seen before
+--   worker.engine.plan       what policies judge
 local addresses = require "worker.engine.address"
 local containers = require "worker.engine.container"
 local err = require "worker.error"
@@ -231,6 +232,11 @@ engine.fields = fields.with
 -- with `sandbox`, unless they can run under the runtime of that name.
 function engine.check(conf, sandbox)
   run.check(engine.shared(conf), conf, sandbox)
+end
+
+--- `engine.plan(conf, job, ctx)`: for an executor's plan: what the job would be run as; asks nobody.
+function engine.plan(conf, job, ctx)
+  return run.plan(engine.shared(conf), conf, job, ctx)
 end
 
 --- `engine.run(conf, job, ctx, sandbox)`: for an executor's run: the job in a container; its result.

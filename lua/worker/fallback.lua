@@ -170,8 +170,19 @@ local function doubt(self)
   end
 end
 
+-- Policies have a look before anything of the job is done; run lets them look again at what it has made
+-- of it.
+local function look(member, job, ctx)
+  if not member.plugin.plan then
+    err.raise("refused", ("the executor %s does not say what it would run (it has no `plan`): no policy can judge it"):format(
+      member.name), { code = "PERMISSION" })
+  end
+  ctx.review(member.plugin.plan(member.conf, job, ctx), false)
+end
+
 -- What the executor says; nil and why when it could not even begin.
 local function try(self, member, job, ctx)
+  if ctx.review then look(member, job, ctx) end
   local ok, result = task.try(member.plugin.run, member.conf, job, ctx)
   if ok then return result == nil and false or result end
   if err.is(result, "unusable") then

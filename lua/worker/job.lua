@@ -48,6 +48,7 @@ function job.check(value)
   if value.timeout ~= nil and not (type(value.timeout) == "number" and value.timeout >= 0) then
     return "timeout must be a number of seconds"
   end
+  if value.retries ~= nil and math.type(value.retries) ~= "integer" then return "retries must be a whole number" end
   for _, field in ipairs { "image", "cwd", "stdin" } do
     if value[field] ~= nil and type(value[field]) ~= "string" then return field .. " must be a string" end
   end

@@ -26,7 +26,7 @@ local KINDS = {
     data = { "finish_once", "output", "batch", "claims", "claim_breaks", "keeps_record", "hands_out_again",
       "completes", "own_file", "slots_field", "claims_always" },
   },
-  executor = { folder = "executors", needs = { "run" }, slots = { "run", "check" }, data = { "isolation" } },
+  executor = { folder = "executors", needs = { "run" }, slots = { "run", "plan", "check" }, data = { "isolation" } },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" }, data = {} },
   tool = { folder = "tools", needs = { "command" }, slots = { "command" }, data = {}, read = shape.read },
   sink = { folder = "sinks", needs = { "publish" }, slots = { "open", "publish", "flush", "close", "check" }, data = {} },

@@ -15,6 +15,7 @@ local LIBRARY = {
   protobuf = true, process = true, json = true, yaml = true, text = true, secret = true,
   schema = true, time = true, retry = true, fs = true, cgroup = true, serve = true, jobfile = true,
   journal = true, webhook = true, delivery = true, facts = true, engine = true, redis = true, tools = true, archive = true,
+  policy = true,
 }
 
 local function must_pass(why)

@@ -27,6 +27,7 @@ local function make(registry)
     opened = registry:counter("worker_reconnects_total", "Times a server was opened."),
     lost = registry:counter("worker_lease_lost_total", "Jobs that the server gave to another worker."),
     oom = registry:counter("worker_oom_kills_total", "Jobs that needed more memory than they may have."),
+    decisions = registry:counter("worker_policy_decisions_total", "Decisions of policies, by broken rule."),
     contact = registry:gauge("worker_heartbeat_age_seconds", "Time since the last good answer."),
     connection = registry:gauge("worker_connection_state", "1 for the state that the connection to a server is in."),
     events = registry:counter("worker_events_total", "Events for sinks, by what became of them."),
@@ -85,6 +86,14 @@ end
 
 listeners["sink.dropped"] = function(self, facts)
   self.m.events:add(facts.count, { sink = facts.sink, result = "dropped" })
+end
+
+listeners["policy.decision"] = function(self, facts)
+  local labels = { policy = facts.policy, decision = facts.decision }
+  if #facts.rules == 0 then self.m.decisions:add(1, labels) end
+  for _, rule in ipairs(facts.rules) do
+    self.m.decisions:add(1, { policy = facts.policy, decision = facts.decision, rule = rule })
+  end
 end
 
 --- `stats.new(events)`: counts from now on.

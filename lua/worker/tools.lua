@@ -71,10 +71,10 @@ tools.route = tasks.route
 -- UNIMPLEMENTED, PERMISSION, FAILED_PRECONDITION) when it cannot be.
 tools.job = tasks.job
 
---- `tools.open{ workspace=, engine=, sandbox=, user=, network=, search_url=, output= }`: tools to call from
+--- `tools.open{ workspace=, engine=, sandbox=, policy=, user=, network=, search_url=, output= }`: tools to call from
 -- Lua: box:TOOL(parameters), box:execute(task), box:start(task), box:status(id), box:wait(id),
 -- box:cancel(id).  engine: fields of worker.engine (host, pull, ...); sandbox: the runtime to use
--- ("runsc"); output: the most bytes that a tool may say (64 MiB).
+-- ("runsc"); policy: one of worker.policy, or its file; output: the most bytes that a tool may say (64 MiB).
 function tools.open(options)
   return box.open(engine.open, options or {})
 end

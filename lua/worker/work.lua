@@ -263,6 +263,10 @@ local function run(server, job)
   local ctx <close> = context.new(server, job)
   server.contexts[job.id] = ctx
   if server.cancelling then ctx.cancel(server.cancelling) end
+  function ctx.emit(name, facts)
+    facts.job, facts.ctx = job, ctx
+    return link.emit(server, name, facts)
+  end
   link.emit(server, "job.started", { job = job, ctx = ctx })
   complete(server, job, ctx, run_in_scope(server, job, ctx))
 end

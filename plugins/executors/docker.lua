@@ -19,6 +19,10 @@ function docker.check(conf)
   engine.check(conf)
 end
 
+function docker.plan(conf, job, ctx)
+  return engine.plan(conf, job, ctx)
+end
+
 function docker.run(conf, job, ctx)
   return engine.run(conf, job, ctx)
 end

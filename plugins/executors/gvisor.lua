@@ -18,6 +18,10 @@ function gvisor.check(conf)
   engine.check(conf, conf.runtime)
 end
 
+function gvisor.plan(conf, job, ctx)
+  return engine.plan(conf, job, ctx)
+end
+
 function gvisor.run(conf, job, ctx)
   return engine.run(conf, job, ctx, conf.runtime)
 end

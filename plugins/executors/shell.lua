@@ -138,7 +138,33 @@ function shell.check()
   cgroup.open()
 end
 
+-- Memory and swap together, as a plan has them.
+local function whole_swap(limits)
+  return limits.memory and limits.swap and limits.memory + limits.swap
+end
+
+-- A process has the network and the files of this machine, whatever a policy would like.
+function shell.plan(conf, _, ctx)
+  local limits, who = ctx.limits, person_of(conf) or fs.stat "/proc/self"
+  return {
+    isolation = "process", user = ("%d:%d"):format(who.uid, who.gid),
+    cpus = limits.cpus, memory = limits.memory, memory_swap = whole_swap(limits), pids = limits.pids,
+    network = "host", read_only = false, privileged = who.uid == 0, mounts = {},
+    fixed = { network = true, read_only = true },
+  }
+end
+
+-- What a policy has made of it.
+local function review(conf, job, ctx)
+  if not ctx.review then return end
+  local plan = shell.plan(conf, job, ctx)
+  ctx.review(plan, true)
+  ctx.limits.cpus, ctx.limits.memory, ctx.limits.pids = plan.cpus, plan.memory, plan.pids
+  if plan.memory and plan.memory_swap then ctx.limits.swap = math.max(plan.memory_swap - plan.memory, 0) end
+end
+
 function shell.run(conf, job, ctx)
+  review(conf, job, ctx)
   local group, missing = group_of(ctx)
   local _ <close> = group
   if conf.user and ctx.workdir then fs.chown(ctx.workdir, person_of(conf).uid, -1) end

@@ -131,6 +131,10 @@ describe("the shipped plugins", function()
         assert.is_nil(next(env))
       end)
 
+      if entry.kind == "executor" then
+        it("says what it would run, so that policies can judge it", function() assert.is_function(plugin.plan) end)
+      end
+
       if entry.kind == "tool" then
         local tools = require "worker.tools"
 

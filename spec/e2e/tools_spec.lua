@@ -137,6 +137,26 @@ describe("tools #realtime", function()
     assert.same({}, box:running())
   end)
 
+  it("obey a policy: what breaks a rule gets no container, what is mended is", function()
+    if not need() then return end
+    dir:write("own.txt", "mine")
+    local rules = "mounts: { allow_bind_mounts: %s, allow_tmpfs: true, mount_allowlist: [ { path: '%s' } ] }\n"
+      .. "security: { allow_root: true }\n"
+    local closed <close> = open { policy = dir:write("closed.yaml", rules:format("false", dir.root)) }
+    local ok, why = task.try(closed.file_read, closed, { path = "own.txt" })
+    assert.is_false(ok)
+    assert.same({ "refused", "PERMISSION", { "mount.bind.disabled" } }, { why.kind, why.code, why.rules })
+    local listed <close> = open { policy = dir:write("listed.yaml", rules:format("true", dir.root)) }
+    assert.equal("mine", listed:file_read { path = "own.txt" })
+    ok, why = task.try(listed.file_write, listed, { path = "own.txt", content = "theirs" })
+    assert.is_false(ok)
+    assert.matches("Read-only file system", why.message, 1, true)
+    assert.equal("mine", dir:read "own.txt")
+    ok, why = task.try(listed.fetch_url, listed, { url = "http://127.0.0.1:1/" })
+    assert.is_false(ok)
+    assert.same({ "network.host.disabled", "network.disabled" }, why.rules)
+  end)
+
   it("give 4 MB byte for byte", function()
     if not need() then return end
     local random <close> = fs.open(dir:path "random", "w")

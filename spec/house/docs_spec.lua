@@ -236,7 +236,7 @@ end)
 -- out and needs nothing from outside, that is what comes out.
 describe("lua/worker/README.md", function()
   -- Modules whose examples compute: they are run.
-  local RUNS = { "yaml", "time", "json", "text", "secret", "error", "jobfile", "protobuf" }
+  local RUNS = { "yaml", "time", "json", "text", "secret", "error", "jobfile", "protobuf", "policy" }
 
   local function strip(line)
     return (line:gsub("%s*%-%-[%s>].*$", ""))
@@ -301,7 +301,8 @@ describe("lua/worker/README.md", function()
 
   local function run_block(block, place)
     local env = setmetatable({ here = {}, print = function() end }, { __index = _G })
-    for _, name in ipairs { "yaml", "schema", "time", "json", "text", "secret", "task", "error", "jobfile", "protobuf" } do
+    for _, name in ipairs { "yaml", "schema", "time", "json", "text", "secret", "task", "error", "jobfile", "protobuf",
+      "policy" } do
       env[name] = require("worker." .. name)
     end
     env.here = { json = env.json }

@@ -4,8 +4,8 @@
 --   local docker <close> = engine.open { host = fake.host }
 --   fake.daemon.requests, fake.daemon:count "POST /{v}/containers/create"   see spec.support.server
 --
--- It has one image, and every container it is asked to make ends as the options say: `output` (bytes,
--- or a list of pieces sent one by one, or a function(conn)), `exit`, `state` (what inspecting adds),
+-- It has one image, `there` with any tag, and every container it is asked to make ends as the options
+-- say: `output` (bytes, or a list of pieces sent one by one, or a function(conn)), `exit`, `state` (what inspecting adds),
 -- `routes` (answers instead of the usual ones), `version`, `image`, `containers` (those already there),
 -- `address` (instead of a Unix socket).
 local json = require "worker.json"
@@ -49,7 +49,7 @@ function engines.fake(options)
       { Runtimes = { runc = { path = "runc" } }, KernelVersion = "6.1", Architecture = "x86_64" }),
     ["GET /{v}/containers/json"] = server.json(200, json.array(options.containers or {})),
     ["GET /{v}/images/{name}/json"] = function(request, reply)
-      if request.params.name == "there" then return reply:json(200, image) end
+      if request.params.name:match "^[^:]+" == "there" then return reply:json(200, image) end
       return not_found("image")(request, reply)
     end,
     ["POST /{v}/containers/create"] = server.json(201, { Id = "c1", Warnings = json.array {} }),

@@ -37,6 +37,7 @@ local PLUGINS = {
     tee = { kind = "policy", name = "tee", run = nothing, config = {} },
     drain = { kind = "policy", name = "drain", run = nothing, claim = nothing, config = {} },
     limits = { kind = "policy", name = "limits", run = nothing, config = {} },
+    again = { kind = "policy", name = "again", run = nothing, config = {} },
     workspace = { kind = "policy", name = "workspace", run = nothing, config = {} },
     env = { kind = "policy", name = "env", run = nothing, config = {} },
     mask = { kind = "policy", name = "mask", run = nothing, config = {} },
@@ -392,7 +393,7 @@ describe("plugins", function()
     end
     local conf, _, warnings = load { flags = { protocol = "local", dir = "/d" }, registry = missing }
     assert.same("policies.run goes without mask: not installed", tostring(warnings[1]))
-    assert.equal(6, #conf.policies.run)
+    assert.equal(7, #conf.policies.run)
   end)
 end)
 
@@ -466,7 +467,7 @@ describe("config.sample", function()
     assert.equal("/var/lib/worker/queue", conf.servers[1].conf.dir)
     assert.matches("\n#  %- protocol: acme\n", text)
     assert.matches("\n    %- timeout:\n        # Limit for jobs that name none%.\n        #default: 1h\n", text)
-    assert.equal(7, #conf.policies.run)
+    assert.equal(8, #conf.policies.run)
     assert.equal(3600, conf.policies.run[4].conf.default)
   end)
 

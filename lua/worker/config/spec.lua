@@ -82,7 +82,7 @@ spec.sink = {
 -- The chains of a worker whose file says nothing about policies.
 spec.policies = {
   claim = { "backoff" },
-  run = { "tee", "drain", "limits", "timeout", "workspace", "env", "mask" },
+  run = { "tee", "drain", "limits", "timeout", "again", "workspace", "env", "mask" },
   finish = { "retry" },
 }
 

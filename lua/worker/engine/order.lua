@@ -68,9 +68,11 @@ end
 
 -- Users and limits ------------------------------------------------------------------------------------
 
+-- nil when that is the image's to say, and it is not known yet.
 local function user_of(choose, image)
   local user = choose "user"
   if user ~= "auto" then return user end
+  if not image then return nil end
   local own = type(image.Config) == "table" and image.Config.User or ""
   local name = own:match("^[^:]*")
   return (name == "" or name == "root" or name:find("^0+$")) and NOBODY or own
@@ -135,14 +137,14 @@ local function mounts_of(engine, conf, asked, ctx)
   for _, mount in ipairs(asked.mounts or {}) do list[#list + 1] = asked_mount(conf, mount, granted[asked]) end
   if conf.workspace and ctx.workdir then
     need_local(engine, "the job's directory")
-    list[#list + 1] = bind(conf, fs.realpath(ctx.workdir), conf.workspace, true)
+    list[#list + 1] = bind(conf, fs.realpath(ctx.workdir) or ctx.workdir, conf.workspace, true)
   end
   return list
 end
 
 -- A mount over a directory of the image takes that one's permissions along; being its owner helps.
 local function tmpfs_of(conf, asked, user)
-  local uid, gid = user:match("^(%d+):?(%d*)$")
+  local uid, gid = (user or ""):match("^(%d+):?(%d*)$")
   local whose = uid and (",uid=%s,gid=%s"):format(uid, gid ~= "" and gid or "0") or ""
   local map = {}
   for path, size in pairs(asked.tmpfs or conf.tmpfs) do
@@ -172,7 +174,9 @@ end
 
 local function env_of(conf, job, ctx, image)
   local all, from_image = {}, {}
-  for _, pair in ipairs(type(image.Config) == "table" and image.Config.Env or {}) do from_image[pair:match("^[^=]*")] = true end
+  for _, pair in ipairs(image and type(image.Config) == "table" and image.Config.Env or {}) do
+    from_image[pair:match("^[^=]*")] = true
+  end
   if not from_image.HOME then all.HOME = conf.workspace or "/tmp" end
   for name, value in pairs(ctx.env or {}) do
     if not HOST_ONLY[name] then all[name] = value end
@@ -216,7 +220,8 @@ local function host_config(engine, conf, asked, choose, ctx, user)
   }
 end
 
---- `order.of(engine, conf, job, ctx, image)`: what to create; `image` is what the engine knows of it.
+--- `order.of(engine, conf, job, ctx, image)`: what to create; `image` is what the engine knows of it, nil
+-- before it was asked.
 function order.of(engine, conf, job, ctx, image)
   local asked = job.container or {}
   check_asked(asked)

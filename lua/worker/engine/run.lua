@@ -9,6 +9,7 @@ local err = require "worker.error"
 local fs = require "worker.fs"
 local log = require "worker.log"
 local order = require "worker.engine.order"
+local plans = require "worker.engine.plan"
 local process = require "worker.process"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -91,6 +92,28 @@ local function give_workspace(conf, spec, ctx)
   if conf.workspace and ctx.workdir and uid and sys.uid() == 0 then
     fs.chown(ctx.workdir, tonumber(uid), tonumber(gid) or -1)
   end
+end
+
+-- What would be created for a job: the argv of a long script is a file's.
+local function spec_of(engine, conf, job, ctx, image, argv)
+  local what = setmetatable({ script = not argv and job.script or false, argv = argv or job.argv }, { __index = job })
+  return order.of(engine, conf, what, ctx, image)
+end
+
+--- `run.plan(engine, conf, job, ctx)`: what a job would be run as, as far as that is known without asking
+-- the engine.
+function run.plan(engine, conf, job, ctx)
+  local _, argv = files_of(conf, job)
+  return plans.of(spec_of(engine, conf, job, ctx, nil, argv))
+end
+
+-- Policies have had a look at the plan before the engine was asked for anything; this is what it is
+-- going to be told.
+local function review(spec, image, ctx)
+  if not ctx.review then return end
+  local plan = plans.of(spec, image)
+  ctx.review(plan, true)
+  plans.apply(spec, plan)
 end
 
 -- While it runs -------------------------------------------------------------------------------------------
@@ -203,15 +226,18 @@ function run.job(engine, conf, job, ctx, sandbox)
   local runtime = run.check(engine, conf, sandbox, true)
   local image = before_start(image_of, engine, conf, job, ctx)
   local files, argv = files_of(conf, job)
-  local what = setmetatable({ script = not argv and job.script or false, argv = argv or job.argv }, { __index = job })
-  local spec = order.of(engine, conf, what, ctx, image)
+  local spec = spec_of(engine, conf, job, ctx, image, argv)
+  if not files then review(spec, image, ctx) end
   if runtime then spec.HostConfig.Runtime = runtime end
   local store = store_of(conf)
   local key = store and cache.key(spec, image, job)
   local seen = from_cache(store, key, ctx)
   if seen then return seen end
   local dir <close> = files and files_dir(ctx) or nil
-  if files then order.put_files(engine, conf, spec, dir.path, files) end
+  if files then
+    order.put_files(engine, conf, spec, dir.path, files)
+    review(spec, image, ctx)
+  end
   give_workspace(conf, spec, ctx)
   local write, pieces = ctx.log, nil
   if key then write, pieces = store:recorder(ctx.log) end

@@ -3,6 +3,7 @@
 -- Every call is a container of its own; several at once do not wait for each other.
 local err = require "worker.error"
 local fields = require "worker.engine.fields"
+local policy = require "worker.policy"
 local run = require "worker.engine.run"
 local schema = require "worker.schema"
 local shelf = require "worker.tools.shelf"
@@ -29,12 +30,23 @@ function meta.__index(_, name)
   return function(self, parameters, more) return methods.call(self, name, parameters, more) end
 end
 
+-- A policy, or the path of one, over every call.
+local function reviewer(given)
+  if type(given) == "string" then given = policy.read(given) end
+  return function(plan)
+    local decision = policy.judge(given, plan)
+    if decision.allowed then return end
+    err.raise("refused", ("policy %s refuses: %s"):format(decision.policy, policy.words(decision)),
+      { code = "PERMISSION", rules = decision.broken })
+  end
+end
+
 --- `box.open(engine_of, options)`: see worker.tools.open; engine_of(conf) gives the engine.
 function box.open(engine_of, options)
   local conf, problems = schema.check(fields.with(), options.engine or {}, nil, "engine", { env = function() end })
   if not conf then err.raise("config", tostring(problems[1])) end
   return setmetatable({
-    conf = conf, engine = engine_of(conf), sandbox = options.sandbox, review = options.review,
+    conf = conf, engine = engine_of(conf), sandbox = options.sandbox, review = options.policy and reviewer(options.policy),
     output_most = options.output or OUTPUT_MOST, entries = {}, ended = {},
     settings = { workspaces = { ["*"] = options.workspace }, user = options.user, network = options.network,
       search_url = options.search_url },
@@ -76,12 +88,18 @@ local function failure_of(why)
   return { state = "error", reason = tostring(why), code = err.is(why) and why.code or nil, error = why }
 end
 
+-- As the driver does: policies look first.
+local function in_container(self, job, ctx)
+  if ctx.review then ctx.review(run.plan(self.engine, self.conf, job, ctx), false) end
+  return run.job(self.engine, self.conf, job, ctx, self.sandbox)
+end
+
 local function run_job(self, job)
   local log, text_of = collector(self.output_most)
   local ctx = { id = job.id, env = {}, limits = job.limits, secrets = {}, grace = GRACE, log = log, note = function() end,
     review = self.review }
   local began = sys.mono()
-  local ok, done, result = pcall(task.within, job.timeout, run.job, self.engine, self.conf, job, ctx, self.sandbox)
+  local ok, done, result = pcall(task.within, job.timeout, in_container, self, job, ctx)
   if not ok then
     result = failure_of(done)
   elseif not done then
