@@ -67,6 +67,16 @@ local function jobs_table(servers)
   return "<table>" .. table.concat(rows) .. "</table>"
 end
 
+local function sinks_table(sinks)
+  local rows = { head("Event sink", "State", "Waiting", "Delivered", "Dropped") }
+  for _, sink in ipairs(sinks) do
+    local state = sink.failing and '<span class="failed">failing</span>' or '<span class="ready">ok</span>'
+    rows[#rows + 1] = row(cell(escape(sink.name)), cell(state), cell(sink.waiting, "n"), cell(sink.delivered, "n"),
+      cell(sink.dropped, "n"))
+  end
+  return "<h2>Events</h2><table>" .. table.concat(rows) .. "</table>"
+end
+
 local function recent_table(recent)
   local rows = { head("Job", "Server", "Result", "Took", "Ended") }
   for _, result in ipairs(recent) do
@@ -86,7 +96,8 @@ function statuspage.html(status)
     "<h1>worker on ", escape(status.host), "</h1><small>version ", escape(status.version), ", pid ", escape(status.pid),
     ", since ", escape(time.format(status.started, 0)), "</small>",
     "<h2>Servers</h2>", servers_table(status.servers), "<h2>Running jobs</h2>", jobs_table(status.servers),
-    "<h2>Recent results</h2>", recent_table(status.recent), "</html>",
+    "<h2>Recent results</h2>", recent_table(status.recent),
+    status.events and sinks_table(status.events) or "", "</html>",
   }
 end
 

@@ -160,7 +160,7 @@ local function wait_frame(self, due)
     if there ~= false then return true end -- nil, an end, is told by who reads
     if sys.mono() >= due then return false end
     if self.pinged then
-      err.raise("transport", ("silent for %g s"):format(sys.mono() - self.heard), { reason = "timeout" })
+      err.raise("transport", ("silent for %.0f s"):format(sys.mono() - self.heard), { reason = "timeout" })
     end
     self.pinged = sys.mono()
     write(self, frame.PING, "")

@@ -29,6 +29,7 @@ local PLUGINS = {
   sink = {
     bell = { kind = "sink", name = "bell", doc = "Rings.", publish = nothing, config = {
       url = { "secret", env = "BELL_URL", doc = "Where it hangs." },
+      keys = { "map", of = { "secret" }, default = {}, doc = "Who may ring." },
       tune = { "string", default = "dong", doc = "How it sounds." } } },
   },
   policy = {
@@ -414,9 +415,10 @@ describe("config.show", function()
 
   it("prints every value with its origin, and no secret", function()
     local conf = load_text("servers:\n  - protocol: acme\n    url: http://a\n    token: sesame-open\n"
-      .. "log: { level: warn }\n", { flags = { wait = "90s" } })
+      .. "log: { level: warn }\nevents: [ { bell: { keys: { a: sesame-bell } } } ]\n", { flags = { wait = "90s" } })
     local text = config.show(conf):gsub(dir .. "/", "")
     assert.is_nil(text:find("sesame"))
+    assert.matches("events%[1%]%.bell%.keys: { a: .?%*%*%*.? } +# worker.yaml:6:", text)
     assert.matches("servers%[1%]%.token: %*%*%* +# worker.yaml:4:12\n", text)
     assert.matches("servers%[1%]%.wait: 1m30s +# flag %-%-wait\n", text)
     assert.matches("log%.level: warn +# worker.yaml:5:15\n", text)
@@ -433,7 +435,7 @@ describe("event sinks", function()
     assert.equal(2, #conf.events)
     local one, two = conf.events[1], conf.events[2]
     assert.same({ "bell", 1000, 600, false }, { one.name, one.queue, one.keep, one.output })
-    assert.same({ tune = "dong" }, one.conf)
+    assert.same({ tune = "dong", keys = {} }, one.conf)
     assert.same({ "bell-2", 5, true, { "job.finished" } }, { two.name, two.queue, two.output, two.only })
     assert.same({}, load_text(SERVER).events)
   end)

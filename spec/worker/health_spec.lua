@@ -131,6 +131,19 @@ describe("worker.health", function()
     end)
   end)
 
+  it("tells how its event sinks fare", function()
+    serving(function()
+      assert.is_nil(client:get("/status.json").json.events)
+      assert.is_nil(client:get("/status").body:find("Event sink", 1, true))
+      local feed = { name = "<b>hook</b>", delivered = 3, dropped = 2, trouble = { since = 1 }, waiting = function() return 4 end }
+      runner.sinks = { feeds = { feed } }
+      assert.same({ name = "<b>hook</b>", waiting = 4, delivered = 3, dropped = 2, failing = true },
+        client:get("/status.json").json.events[1])
+      assert.is_truthy(client:get("/status").body:find('&lt;b&gt;hook&lt;/b&gt;</td><td><span class="failed">failing', 1, true))
+      assert.is_truthy(client:get("/metrics").body:find('worker_events_waiting{sink="<b>hook</b>"} 4\n', 1, true))
+    end)
+  end)
+
   it("changes nothing and knows no other page", function()
     assert.equal(404, client:get("/nothing", { expect = "any" }).status)
     assert.equal(405, client:post("/metrics", { expect = "any" }).status)

@@ -175,6 +175,29 @@ describe("a server that is none", function()
     end)
   end
 
+  it("that says something like a reply is understood or refused, whatever it is", function()
+    local err = require "worker.error"
+    local whole = "*4\r\n$5\r\nhello\r\n:-12\r\n%1\r\n+k\r\n,1.5\r\n*2\r\n_\r\n#t\r\n-ERR no\r\n"
+      .. "=7\r\ntxt:abc\r\n(99\r\n~1\r\n!3\r\nERR\r\n"
+    local KINDS = { wire = true, limit = true, transport = true, redis = true }
+    math.randomseed(6379)
+    for _ = 1, 300 do
+      local bytes = { whole:byte(1, -1) }
+      for _ = 1, math.random(1, 4) do
+        local at = math.random(#bytes)
+        bytes[at] = math.random(3) == 1 and math.random(0, 255) or bytes[math.random(#bytes)]
+      end
+      local url, handle = saying("+PONG\r\n" .. string.char(table.unpack(bytes)), function(conn) conn:shutdown() end)
+      local db = redis.connect { url = url }
+      for _ = 1, 6 do
+        local ok, why = pcall(db.call, db, "GET", "k")
+        assert.is_true(ok or KINDS[err.kind(why)] == true, tostring(why))
+      end
+      db:close()
+      handle:join()
+    end
+  end)
+
   it("that never answers is given up in time", function()
     local url, handle = saying(nil)
     assert.equal("timeout", talk.failure(redis.connect, { url = url, timeout = 3 }).reason)

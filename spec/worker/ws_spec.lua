@@ -1,7 +1,10 @@
 -- WebSockets: both sides of ours against each other, and each against bare bytes.
 local core = require "worker.core.text"
+local process = require "worker.process"
+local scratch = require "spec.support.scratch"
 local serve = require "worker.serve"
 local sock = require "worker.sock"
+local sys = require "worker.core.sys"
 local talk = require "spec.support.talk"
 local task = require "worker.task"
 local text = require "worker.text"
@@ -238,6 +241,56 @@ describe("worker.ws", function()
     local conn <close> = ws.connect { url = "ws://localhost/", unix = path }
     conn:send("through a file")
     assert.equal("through a file", (conn:receive(5)))
+  end)
+end)
+
+describe("worker.ws over TLS #realtime", function()
+  local PATH = { PATH = sys.env "PATH" }
+
+  -- openssl at our address; what it decrypts goes to the server, and back.
+  local function terminator(dir, server)
+    local made = process.run { argv = { "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+      "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost", "-addext",
+      "subjectAltName=IP:127.0.0.1" }, env = PATH, cwd = dir.root }
+    assert.equal(0, made.exit_code, made.stderr)
+    local child = process.spawn { argv = { "openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", "cert.pem",
+      "-key", "key.pem", "-naccept", "1" }, env = PATH, cwd = dir.root, stdin = true }
+    local pieces = child:output()
+    local said = ""
+    repeat said = said .. select(2, pieces()) until said:find "ACCEPT [%d.:]+\n"
+    local inner = sock.connect { address = server.address }
+    local pump = task.start(function()
+      local begun = false
+      for stream, data in pieces do -- before the request it talks about itself
+        begun = begun or stream == "stdout" and data:find "GET /"
+        if stream == "stdout" and begun then inner:write(type(begun) == "number" and data:sub(begun) or data) begun = true end
+      end
+    end)
+    local back = task.start(function()
+      for data in function() return inner:read() end do child:write(data) end
+    end)
+    return said:match "ACCEPT ([%d.:]+)\n", function()
+      child:close()
+      inner:close()
+      pump:join()
+      back:join()
+    end
+  end
+
+  it("is the same, and trusts nobody blindly", function()
+    local dir <close> = scratch.dir()
+    local server = serving(echo)
+    local address, stop = terminator(dir, server)
+    assert.equal("tls", talk.failure(ws.connect, { url = "wss://" .. address .. "/ws" }).reason)
+    stop()
+    address, stop = terminator(dir, server)
+    local conn = ws.connect { url = "wss://" .. address .. "/ws", tls = { ca_file = dir:path "cert.pem" } }
+    for _, n in ipairs { 1, 1000, 70000 } do
+      conn:send(("x"):rep(n))
+      assert.equal(n, #conn:receive(30))
+    end
+    conn:close()
+    stop()
   end)
 end)
 

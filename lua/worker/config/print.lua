@@ -2,6 +2,7 @@
 
 local explain = require "worker.schema.explain"
 local parts = require "worker.config.parts"
+local secret = require "worker.secret"
 local spec = require "worker.config.spec"
 local types = require "worker.schema.types"
 
@@ -16,11 +17,20 @@ local function sorted(set)
   return names
 end
 
+-- The same with stars for the secrets in it.
+local function without_secrets(value)
+  if secret.is(value) then return "***" end
+  if type(value) ~= "table" then return value end
+  local copy = {}
+  for key, item in pairs(value) do copy[key] = without_secrets(item) end
+  return copy
+end
+
 local function shown(field, value)
   local kind = types[field[1]]
   if kind and kind.hidden then return "***" end
   if kind and kind.show and type(value) == "number" then return kind.show(value) end
-  return explain.flow(value)
+  return explain.flow(without_secrets(value))
 end
 
 local function show_fields(lines, origins, fields, conf, path)
