@@ -11,7 +11,7 @@ DESTDIR ?=
 # Debian packages: to build and run, to run the specs, to lint.
 PACKAGES_BUILD = gcc libc6-dev make liblua5.4-dev libcurl4-openssl-dev lua-cjson lua-cjson-dev \
                  libyaml-dev libnghttp2-dev libarchive-dev
-PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl strace protobuf-compiler redis-tools
+PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl strace python3-grpcio protobuf-compiler redis-tools
 PACKAGES_CONTAINERS = $(PACKAGES_TEST) docker.io runc runsc busybox-static debootstrap
 PACKAGES_LINT  = $(PACKAGES_TEST) clang clang-format cppcheck lua-check valgrind
 
