@@ -14,6 +14,7 @@
  *	megabytes of log per second
  *	nanoseconds of own processor time per 100 bytes of log
  *	milliseconds from exec to the first claim
+ *	milliseconds of COMMAND's own processor time until then
  *
  * "Own" is what the threads of COMMAND used, without the jobs: the scheduler's own account, since
  * getrusage counts in ticks.  The first WARM jobs are not measured; -w measures from the exec on.
@@ -106,7 +107,7 @@ static struct {
 	long jobs, warm, claims, results;
 	size_t log_bytes, log_measured;
 	double started, first, from, until;
-	double cpu_from, cpu_until;
+	double cpu_from, cpu_until, cpu_first;
 	bool finished, only_first;
 } meter = {.script = ":", .jobs = 500, .warm = WARM};
 
@@ -141,6 +142,7 @@ static void answer_claim(struct client *client)
 	char body[512];
 	if (meter.claims++ == 0) {
 		meter.first = now();
+		meter.cpu_first = own_cpu();
 		if (meter.only_first) {
 			meter.finished = true;
 			stop_command();
@@ -273,9 +275,10 @@ static void print_measured(void)
 {
 	double wall = meter.until - meter.from, cpu = meter.cpu_until - meter.cpu_from;
 	double bytes = (double)meter.log_measured, units = bytes / 100;
-	printf("%.0f %.1f %.0f %.0f %.2f\n", (double)meter.jobs / wall,
+	printf("%.0f %.1f %.0f %.0f %.2f %.2f\n", (double)meter.jobs / wall,
 	       cpu / (double)meter.jobs * 1e6, bytes / wall / 1e6,
-	       units > 0 ? cpu / units * 1e9 : 0, (meter.first - meter.started) * 1e3);
+	       units > 0 ? cpu / units * 1e9 : 0, (meter.first - meter.started) * 1e3,
+	       meter.cpu_first * 1e3);
 }
 
 static void run_meter(char **command)

@@ -34,6 +34,9 @@
 #define HOST_HOOK_EVERY 100
 /* After a runaway was stopped, its error handlers and <close> variables get this long. */
 #define HOST_MERCY (100 * CLOCK_MS)
+/* Below this Lua's collector rests: what a start leaves behind is not worth looking through the
+ * whole library, again and again while that is loaded. */
+#define HOST_REST ((size_t)3 * 1024 * 1024)
 
 struct host_kind {
 	const char *what;
@@ -48,6 +51,7 @@ struct host {
 	struct pool pool;
 	size_t memory, peak;
 	int64_t burst_gain;
+	bool resting;	     /* the collector has not begun */
 	char oom_where[160]; /* where the last refused allocation was asked for */
 	bool oom;	     /* and nobody has read it yet */
 
@@ -242,6 +246,10 @@ void host_burst_begin(struct host *host, lua_State *co)
 	host->burst_began = clock_real();
 	host->raise_after = host->burst_began + host->options.runaway_ns;
 	host->burst_co = co;
+	if (host->resting && host->memory > HOST_REST) {
+		host->resting = false;
+		lua_gc(host->L, LUA_GCRESTART);
+	}
 }
 
 void host_burst_end(struct host *host)
@@ -392,6 +400,8 @@ struct host *host_open(const struct host_options *options, struct err *err)
 		free(host);
 		return NULL;
 	}
+	lua_gc(host->L, LUA_GCSTOP);
+	host->resting = true;
 	lua_atpanic(host->L, host_panic);
 	*(struct host **)lua_getextraspace(host->L) = host;
 	lua_pushcfunction(host->L, host_setup);

@@ -10,7 +10,6 @@ local flags = require "worker.config.flags"
 local fs = require "worker.fs"
 local places = require "worker.places"
 local parts = require "worker.config.parts"
-local print = require "worker.config.print"
 local schema = require "worker.schema"
 local spec = require "worker.config.spec"
 local sys = require "worker.core.sys"
@@ -150,10 +149,14 @@ function config.load(options)
 end
 
 --- `config.show(conf)`: every value with where it is from, one per line, secrets hidden.
-config.show = print.show
+function config.show(conf)
+  return require "worker.config.print".show(conf)
+end
 
 --- `config.sample(registry)`: a worker.yaml to begin with: every setting with its documentation,
 -- all that has a default commented out.
-config.sample = print.sample
+function config.sample(registry)
+  return require "worker.config.print".sample(registry)
+end
 
 return config

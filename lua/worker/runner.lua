@@ -13,12 +13,10 @@ local err = require "worker.error"
 local event = require "worker.sinks.event"
 local fingerprint = require "worker.fingerprint"
 local fs = require "worker.fs"
-local health = require "worker.health"
 local log = require "worker.log"
 local record = require "worker.record"
 local shelf = require "worker.tools.shelf"
 local sinks = require "worker.sinks"
-local stats = require "worker.stats"
 local supervisor = require "worker.supervisor"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -236,6 +234,7 @@ end
 local function open_health(self)
   local address = self.conf.health and self.conf.health.address
   if not address or address == "off" then return nil end
+  local health, stats = require "worker.health", require "worker.stats" -- for those who want them
   local ok, server = pcall(health.open, address, stats.new(self.shared.events), self)
   if ok then
     log.info("health.ready", "health, metrics and status are at " .. (server.url or address), { address = address })

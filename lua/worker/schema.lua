@@ -7,7 +7,6 @@
 --   worker.yaml:12:7: servers[1].wait: expected a duration like "30s", got "soon"
 
 local check = require "worker.schema.check"
-local explain = require "worker.schema.explain"
 local report = require "worker.schema.report"
 local verify = require "worker.schema.verify"
 
@@ -18,7 +17,7 @@ local schema = {}
 local RULED = { protocol = true, policy = true, sink = true }
 
 -- A plugin says its kind as text; in a table of fields, even `kind` would be a field.
-local fields_of = explain.fields_of
+local fields_of = verify.fields_of
 
 --- `schema.check(spec, value, marks, name, options)`: the checked configuration with defaults filled
 -- in, or nil; then the list of problems (each with text, file, line, column, path, message; tostring
@@ -57,15 +56,19 @@ schema.in_order = report.in_order
 -- attributes, fields without doc, defaults and examples that would not pass.  Empty when all is
 -- well.
 function schema.verify(spec)
-  return verify(fields_of(spec), schema.check)
+  return verify.spec(fields_of(spec), schema.check)
 end
 
 --- `schema.explain(plugin)`: the documentation of a plugin as text, for a terminal.
-schema.explain = explain.text
+function schema.explain(plugin)
+  return require "worker.schema.explain".text(plugin)
+end
 
 --- `schema.sample(plugin, options)`: a YAML block to copy: what is required as it could be, all
 -- else commented out with its default.  Options: indent (text before each line), skip (names to
 -- leave out), key (the first line instead of "protocol: NAME").
-schema.sample = explain.sample
+function schema.sample(plugin, options)
+  return require "worker.schema.explain".sample(plugin, options)
+end
 
 return schema

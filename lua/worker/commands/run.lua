@@ -39,9 +39,12 @@ local function tell(list, mark)
   for _, problem in ipairs(list) do io.stderr:write(mark, tostring(problem), "\n") end
 end
 
---- Load the configuration the command line asks for; nil after the problems have been printed.
-function command.load(options, folders)
-  local conf, problems, warnings = config.load(args.to_config(options, folders))
+--- Load the configuration the command line asks for, with the plugins that it has loaded already, if any; nil after
+-- the problems have been printed.
+function command.load(options, folders, registry)
+  local asked = args.to_config(options, folders)
+  asked.registry = registry
+  local conf, problems, warnings = config.load(asked)
   tell(warnings or {}, "worker: warning: ")
   if not conf then tell(problems, "worker: ") end
   return conf
@@ -76,8 +79,8 @@ local function begin(conf)
     { version = sys.version() })
 end
 
-function command.run(options, folders)
-  local conf = command.load(options, folders)
+function command.run(options, folders, registry)
+  local conf = command.load(options, folders, registry)
   if not conf then return EXIT_CONFIG end
   if not setup_log(conf, options) then return EXIT_CANTCREAT end
   local shared = { events = events.new() }

@@ -1,5 +1,6 @@
 -- worker.schema.explain: a spec as documentation, and as YAML to copy.
 
+local verify = require "worker.schema.verify"
 local yaml = require "worker.yaml"
 
 local explain = {}
@@ -86,12 +87,6 @@ local function append(lines, more)
   table.move(more, 1, #more, #lines + 1, lines)
 end
 
---- `explain.fields_of(spec)`: the fields of a plugin, or the table of fields itself.
-function explain.fields_of(spec)
-  if type(spec.kind) == "string" then return spec.config or {} end
-  return spec
-end
-
 -- ---- documentation ----
 
 local function facts(field)
@@ -137,7 +132,7 @@ local function explain_fields(lines, fields, indent)
 end
 
 function explain.text(plugin)
-  local fields = explain.fields_of(plugin)
+  local fields = verify.fields_of(plugin)
   local lines = { ("%s %s"):format(plugin.kind or "plugin", plugin.name or "?"), "" }
   if plugin.doc then
     append(lines, wrapped(plugin.doc, "  "))
@@ -201,7 +196,7 @@ function explain.sample(plugin, options)
   if first then lines[1] = (options.indent or "") .. first end
   local skip = {}
   for _, name in ipairs(options.skip or {}) do skip[name] = true end
-  sample_fields(lines, explain.fields_of(plugin), indent, skip)
+  sample_fields(lines, verify.fields_of(plugin), indent, skip)
   return table.concat(lines, "\n") .. "\n"
 end
 

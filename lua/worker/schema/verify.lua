@@ -95,8 +95,19 @@ function verify_fields(found, prefix, fields, check)
   end
 end
 
-return function(fields, check)
+local verify = {}
+
+--- `verify.fields_of(spec)`: the fields of a plugin, or the table of fields itself.
+function verify.fields_of(spec)
+  if type(spec.kind) == "string" then return spec.config or {} end
+  return spec
+end
+
+--- `verify.spec(fields, check)`: what is wrong with them, as a list of texts.
+function verify.spec(fields, check)
   local found = {}
   verify_fields(found, "", fields, check)
   return found
 end
+
+return verify
