@@ -229,7 +229,7 @@ end
 
 local FLAGS = { "repeated", "optional", "packed", "client_streams", "server_streams" }
 
--- { 1, "string", repeated = true }
+-- 1, "string", repeated = true
 local function entry(list)
   local parts = {}
   for i, value in ipairs(list) do parts[i] = type(value) == "string" and ("%q"):format(value) or tostring(value) end
@@ -239,11 +239,13 @@ local function entry(list)
   for _, name in ipairs { "key", "oneof" } do
     if list[name] then parts[#parts + 1] = ("%s = %q"):format(name, list[name]) end
   end
-  return "{ " .. table.concat(parts, ", ") .. " }"
+  return parts
 end
 
 local function print_entries(lines, map, names)
-  for _, name in ipairs(names) do lines[#lines + 1] = ("      %s = %s,"):format(key(name), entry(map[name])) end
+  for _, name in ipairs(names) do
+    lines[#lines + 1] = ("      %s = %s,"):format(key(name), braces(entry(map[name]), "      ", #name))
+  end
 end
 
 local function print_group(lines, title, map, print_one)

@@ -170,17 +170,38 @@ end
 
 -- Writing ------------------------------------------------------------------------------------------------
 
+--
+-- All parts go into one list, which becomes the message at the end: whatever is deep inside is copied
+-- once.  Every writer returns how many bytes it has added.
+
 local write_message
 
--- The bytes of one value; mistakes are told with the name of the field.
-local function value_bytes(field, value, depth)
-  if field.message then
-    local bytes = write_message(field.message, value, depth + 1, field.where)
-    return to_varint(#bytes) .. bytes
-  end
+-- Mistakes are told with the name of the field.
+local function scalar_bytes(field, value)
   local ok, bytes = pcall(field.scalar.write, value)
   if ok then return bytes end
   error(("protobuf: %s: %s"):format(field.where, bytes), 0)
+end
+
+local function add(out, bytes)
+  out[#out + 1] = bytes
+  return #bytes
+end
+
+-- A message behind its length, which is known afterwards.
+local function write_inner(out, shape, value, depth, where)
+  local place = #out + 1
+  out[place] = ""
+  local size = write_message(out, shape, value, depth + 1, where)
+  out[place] = to_varint(size)
+  return size + #out[place]
+end
+
+local function write_value(out, field, value, depth)
+  if field.message then
+    return add(out, field.tag) + write_inner(out, field.message, value, depth, field.where)
+  end
+  return add(out, field.tag) + add(out, scalar_bytes(field, value))
 end
 
 local function check_table(value, where, what)
@@ -197,26 +218,26 @@ end
 local writers = {}
 
 function writers.single(out, field, value, depth)
-  local bytes = value_bytes(field, value, depth)
-  if not field.explicit and is_default(field, value, bytes) then return end
-  out[#out + 1], out[#out + 2] = field.tag, bytes
+  if field.explicit then return write_value(out, field, value, depth) end
+  local bytes = scalar_bytes(field, value)
+  if is_default(field, value, bytes) then return 0 end
+  return add(out, field.tag) + add(out, bytes)
 end
 
 function writers.list(out, field, list, depth)
   check_table(list, field.where, "a list")
-  for _, value in ipairs(list) do
-    local bytes = value_bytes(field, value, depth)
-    out[#out + 1], out[#out + 2] = field.tag, bytes
-  end
+  local size = 0
+  for _, value in ipairs(list) do size = size + write_value(out, field, value, depth) end
+  return size
 end
 
-function writers.packed(out, field, list, depth)
+function writers.packed(out, field, list)
   check_table(list, field.where, "a list")
-  if #list == 0 then return end
+  if #list == 0 then return 0 end
   local all = {}
-  for i, value in ipairs(list) do all[i] = value_bytes(field, value, depth) end
+  for i, value in ipairs(list) do all[i] = scalar_bytes(field, value) end
   local bytes = table.concat(all)
-  out[#out + 1], out[#out + 2], out[#out + 3] = field.packed_tag, to_varint(#bytes), bytes
+  return add(out, field.packed_tag) + add(out, to_varint(#bytes)) + add(out, bytes)
 end
 
 -- Sorted, so that the same value always gives the same bytes.
@@ -228,10 +249,12 @@ function writers.map(out, field, map, depth)
     if type(a) == type(b) and type(a) ~= "boolean" then return a < b end
     return tostring(a) < tostring(b)
   end)
+  local size = 0
   for _, key in ipairs(keys) do
-    local bytes = write_message(field.entry, { key = key, value = map[key] }, depth + 1, field.where)
-    out[#out + 1], out[#out + 2], out[#out + 3] = field.tag, to_varint(#bytes), bytes
+    local entry = { key = key, value = map[key] }
+    size = size + add(out, field.tag) + write_inner(out, field.entry, entry, depth, field.where)
   end
+  return size
 end
 
 local function check_names(shape, value, where)
@@ -244,11 +267,11 @@ local function check_names(shape, value, where)
   end
 end
 
-function write_message(shape, value, depth, where)
+function write_message(out, shape, value, depth, where)
   check_table(value, where, "a message")
   if depth > DEPTH_MOST then error(("protobuf: %s: deeper than %d"):format(where, DEPTH_MOST), 0) end
   check_names(shape, value, where)
-  local out, chosen = {}, {}
+  local size, chosen = 0, {}
   for _, field in ipairs(shape.fields) do
     local given = value[field.name]
     if given ~= nil then
@@ -258,10 +281,10 @@ function write_message(shape, value, depth, where)
       elseif field.oneof then
         chosen[field.oneof] = field.name
       end
-      field.write(out, field, given, depth)
+      size = size + field.write(out, field, given, depth)
     end
   end
-  return table.concat(out)
+  return size
 end
 
 -- Loading a table ----------------------------------------------------------------------------------------
@@ -340,7 +363,11 @@ function protobuf.load(given, options)
   for name, shape in pairs(self.shapes) do
     self.codecs[name] = {
       name = name, decode = reader_of(self, shape),
-      encode = function(value) return write_message(shape, value, 1, name) end,
+      encode = function(value)
+        local out = {}
+        write_message(out, shape, value, 1, name)
+        return table.concat(out)
+      end,
     }
   end
   return self

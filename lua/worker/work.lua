@@ -107,7 +107,7 @@ local function verdict(server, job, ctx)
       { server = server.name, job = job.id, traceback = type(result) == "table" and result.traceback or nil })
   end
   local failed = our_fault(ctx, tostring(result))
-  failed.code = kind == "spawn" and result.code or nil
+  failed.kind, failed.code = kind, (kind == "spawn" or kind == "refused") and result.code or nil
   return failed
 end
 

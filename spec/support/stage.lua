@@ -63,9 +63,10 @@ local function chains(run)
   return built
 end
 
-local function executor_of(run)
+local function executor_of(run, isolation, check)
   if run then
-    return { name = "spec", conf = {}, plugin = { run = function(_, job, ctx) return run(job, ctx) end } }
+    return { name = "spec", conf = {}, plugin = { isolation = isolation, check = check,
+      run = function(_, job, ctx) return run(job, ctx) end } }
   end
   local shell, conf = plugin.get("executor", "shell", { drain = "200ms" })
   return { name = "shell", conf = conf, plugin = shell }
@@ -75,15 +76,16 @@ local methods = {}
 local meta = { __index = methods }
 
 --- A worker: protocol (its name), fields (of its configuration), and: run (instead of real processes),
--- slots, policies (of the run chain), record, dir (for all that it keeps), grace.
+-- slots, policies (of the run chain), record, dir (for all that it keeps), grace, name (of the worker);
+-- isolation and check of the executor that run stands for.
 function stage.worker(options)
   local protocol, conf = plugin.get("protocol", options.protocol, options.fields)
   local dir = options.dir or not options.run and stage.dir() or nil
   local server = agent.new {
     name = options.protocol, plugin = protocol, conf = conf, slots = options.slots or 1,
-    executor = executor_of(options.run), policies = chains(options.policies or options.run and {} or REAL),
+    executor = executor_of(options.run, options.isolation, options.check), policies = chains(options.policies or options.run and {} or REAL),
     events = events.new(), record = options.record or record.none(), grace = options.grace or 0.2,
-    workspace = dir and dir:path "work", spool_dir = dir and dir:path "spool",
+    worker_name = options.name, workspace = dir and dir:path "work", spool_dir = dir and dir:path "spool",
   }
   local self = { server = server, conf = conf, handle = task.start(server.serve, server) }
   return until_the_end(setmetatable(self, meta))

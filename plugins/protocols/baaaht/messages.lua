@@ -349,8 +349,13 @@ return {
       ListTasks = { "agent.v1.ListTasksRequest", "agent.v1.ListTasksResponse" },
       Register = { "agent.v1.RegisterRequest", "agent.v1.RegisterResponse" },
       SendMessage = { "agent.v1.AgentSendMessageRequest", "agent.v1.AgentSendMessageResponse" },
-      StreamAgent = { "agent.v1.StreamAgentRequest", "agent.v1.StreamAgentResponse", client_streams = true, server_streams = true },
-      StreamTask = { "agent.v1.StreamTaskRequest", "agent.v1.StreamTaskResponse", client_streams = true, server_streams = true },
+      StreamAgent = {
+        "agent.v1.StreamAgentRequest", "agent.v1.StreamAgentResponse", client_streams = true,
+        server_streams = true,
+      },
+      StreamTask = {
+        "agent.v1.StreamTaskRequest", "agent.v1.StreamTaskResponse", client_streams = true, server_streams = true,
+      },
       Unregister = { "agent.v1.UnregisterRequest", "agent.v1.UnregisterResponse" },
     },
   },

@@ -1,0 +1,73 @@
+-- The calls of baaaht's AgentService, over one connection that has a state with a name.
+local err = require "worker.error"
+local grpc = require "worker.grpc"
+local log = require "worker.log"
+local protobuf = require "worker.protobuf"
+
+local wire = {}
+
+local SERVICE = "agent.v1.AgentService"
+
+-- A list of all tasks there ever were may be long.
+local VALUES_MOST = 10000000
+local schema = protobuf.load(require "baaaht.messages", { values = VALUES_MOST })
+
+-- What its people call the states of a connection.
+local STATES = { idle = "Idle", connecting = "Connecting", ready = "Ready", transient_failure = "TransientFailure",
+  shutdown = "Shutdown" }
+
+local function codec(path)
+  local service, method = path:match("^/([^/]+)/([^/]+)$")
+  return schema:method(service, method).client
+end
+
+local methods = {}
+local meta = { __index = methods }
+
+local function heard(self, state, why)
+  local before, now = self.state, STATES[state]
+  self.state = now
+  log.info("baaaht.connection", ("connection: %s -> %s%s"):format(before, now, why and ": " .. tostring(why) or ""),
+    { from = before, to = now, address = self.conf.orchestrator_addr })
+end
+
+--- `wire.new(conf)`: nothing is connected yet.
+function wire.new(conf)
+  local self = setmetatable({ conf = conf, state = STATES.idle }, meta)
+  self.client = grpc.client {
+    target = conf.orchestrator_addr, timeout = conf.rpc_timeout, connect_timeout = conf.dial_timeout,
+    max_receive = conf.max_recv_msg_size, max_send = conf.max_send_msg_size, codec = codec,
+    on_state = function(state, why) heard(self, state, why) end,
+  }
+  return self
+end
+
+--- `wire.is(why, name)`: whether it is an answer with this status.
+function wire.is(why, name)
+  return err.is(why, "grpc") and why.code == grpc.code[name]
+end
+
+--- `wire:call(method, message)`: the answer.
+function methods:call(method, message)
+  return (self.client:call(("/%s/%s"):format(SERVICE, method), message))
+end
+
+--- `wire:ask(method, message)`: the same for who cannot go on without a connection: that it is lost is told
+-- with kind "gone", so that the worker connects anew.
+function methods:ask(method, message)
+  local ok, reply = pcall(self.call, self, method, message)
+  if ok then return reply end
+  if err.is(reply, "transport") then err.gone("the connection is lost: " .. reply.message) end
+  error(reply, 0)
+end
+
+--- `wire:stream(method)`: a call with messages in both directions.
+function methods:stream(method)
+  return self.client:stream(("/%s/%s"):format(SERVICE, method))
+end
+
+function methods:connect() self.client:connect(self.conf.dial_timeout) end
+
+function methods:close() self.client:close() end
+
+return wire
