@@ -61,12 +61,12 @@ local function tell(decision, plan, job, ctx)
   local rules, mended = table.concat(decision.broken, ","), table.concat(decision.mended, ",")
   local line = ("job %s: policy %s (%s): %s"):format(job.id, decision.policy, decision.mode, word)
   if rules ~= "" then line = line .. ": " .. policy.words(decision) end
-  log[word == "allowed" and "info" or "warn"]("policy.decision", line, {
-    server = ctx.server, job = job.id, policy = decision.policy, mode = decision.mode, decision = word,
-    rules = rules ~= "" and rules or nil, mended = mended ~= "" and mended or nil, image = plan.image })
-  if ctx.emit then
-    ctx.emit("policy.decision", { policy = decision.policy, mode = decision.mode, decision = word,
-      rules = decision.broken, mended = decision.mended })
+  local told = ctx.emit and ctx.emit("policy.decision", { policy = decision.policy, mode = decision.mode, decision = word,
+    rules = decision.broken, mended = decision.mended })
+  if not told then
+    log[word == "allowed" and "info" or "warn"]("policy.decision", line, {
+      server = ctx.server, job = job.id, policy = decision.policy, mode = decision.mode, decision = word,
+      rules = rules ~= "" and rules or nil, mended = mended ~= "" and mended or nil, image = plan.image })
   end
   for _, verdict in ipairs(decision.verdicts) do
     if verdict.state == "mended" and decision.mode == "permissive" then

@@ -33,6 +33,23 @@ c_seconds_count{of="p"} 2
   end)
 end)
 
+describe("worker.stats", function()
+  it("counts the decisions of policies, by what is broken", function()
+    local listeners = events.new()
+    local counted = stats.new(listeners)
+    local function decide(decision, ...)
+      listeners:emit("policy.decision", { policy = "house", decision = decision, rules = { ... } })
+    end
+    decide "allowed"
+    decide "allowed"
+    decide("refused", "image.denied", "quota.cpu.max")
+    local text = counted:text {}
+    assert.matches('worker_policy_decisions_total{decision="allowed",policy="house"} 2\n', text)
+    assert.matches('{decision="refused",policy="house",rule="image.denied"} 1\n', text)
+    assert.matches('{decision="refused",policy="house",rule="quota.cpu.max"} 1\n', text)
+  end)
+end)
+
 describe("worker.health", function()
   local site, client, runner, server
 

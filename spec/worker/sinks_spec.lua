@@ -89,6 +89,13 @@ describe("an event", function()
     assert.equal("hi", told.result.output.stdout)
   end)
 
+  it("tells what a policy decided, and lists as lists", function()
+    local told = of("policy.decision", { job = { id = "7" }, policy = "house", mode = "strict", decision = "refused",
+      rules = { "image.denied" }, mended = {} })
+    assert.same({ "house", "strict", "refused", { "image.denied" } }, { told.policy, told.mode, told.decision, told.rules })
+    assert.matches('"mended":%[%]', require("worker.json").encode(told))
+  end)
+
   it("lets nothing out that nobody meant to tell", function()
     local job = { id = "7", secrets = { secret.value "s3cr3t" }, env = { TOKEN = "s3cr3t" }, script = "s3cr3t",
       ticket = "s3cr3t" }

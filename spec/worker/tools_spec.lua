@@ -317,3 +317,208 @@ describe("worker.tools", function()
     assert.same({ "owner", "bridge" }, { checked.tools.user, checked.tools.network })
   end)
 end)
+
+describe("tools from Lua", function()
+  local engines = require "spec.support.engine"
+  local task = require "worker.task"
+  local box, fake, dir
+
+  local function open(options, more)
+    fake = engines.fake(options)
+    local all = { workspace = dir.root, engine = { host = fake.host, pull = "never" } }
+    for name, value in pairs(more or {}) do all[name] = value end
+    box = tools.open(all)
+    return box
+  end
+
+  -- An engine that has every image.
+  local function has_all(options)
+    options = options or {}
+    options.routes = { ["GET /{v}/images/{name}/json"] = require("spec.support.server").json(200, { Id = "x", Config = {} }) }
+    return options
+  end
+
+  local CREATE, REMOVE = "POST /{v}/containers/create", "DELETE /{v}/containers/{id}"
+
+  before_each(function() dir = scratch.dir() end)
+  after_each(function()
+    if box then box:close() end
+    box = nil
+    fs.remove_tree(dir.root)
+  end)
+
+  it("give what the program prints, and take away its container", function()
+    open(has_all { output = engines.frame(1, "text\n") .. engines.frame(2, "a word") })
+    assert.equal("text\n", box:file_read { path = "x" })
+    assert.same({ 1, 1 }, { fake.daemon:count(CREATE), fake.daemon:count(REMOVE) })
+  end)
+
+  it("raise what the program said when it fails: stderr before stdout before the code", function()
+    local function said(output, exit)
+      open(has_all { output = output, exit = exit })
+      local ok, why = task.try(box.file_read, box, { path = "x" })
+      assert.is_false(ok)
+      assert.same({ "tool", "failed", exit }, { why.kind, why.state, why.result.exit_code })
+      box:close()
+      return why.message
+    end
+    assert.equal("file_read: no", said(engines.frame(1, "out") .. engines.frame(2, " no\n"), 1))
+    assert.equal("file_read: out", said(engines.frame(1, "out\n"), 2))
+    assert.equal("file_read: exit code 3", said("", 3))
+  end)
+
+  it("have the limits of the tool, and its time", function()
+    open(has_all { output = function() task.sleep(100) end })
+    local late = box:execute { tool = "file_read", parameters = { path = "x" } }
+    assert.same({ "timeout", "ran longer than 30s" }, { late.state, late.reason })
+    assert.equal("timeout", box:execute({ tool = "list", timeout = "2s" }).state)
+    local host = fake.daemon.requests
+    for _, request in ipairs(host) do
+      if request.route == CREATE then
+        assert.same({ 64 << 20, 64 << 20, 100000000, 10 }, { request.json.HostConfig.Memory, request.json.HostConfig.MemorySwap,
+          request.json.HostConfig.NanoCpus, request.json.HostConfig.PidsLimit })
+      end
+    end
+    assert.is_false((pcall(box.execute, box, { tool = "list", timeout = "soon" })))
+  end)
+
+  it("are refused like any task, by a name for the mistake", function()
+    open(has_all())
+    for _, asked in ipairs { { tool = "file_read" }, { tool = "nothing" }, { tool = "list", workspace = "/no/such/place" },
+      { tool = "list", working_directory = "../.." } } do
+      local ok, why = task.try(box.execute, box, asked)
+      assert.is_false(ok)
+      assert.equal("refused", why.kind)
+    end
+    assert.is_nil(box.nothing)
+    assert.equal(0, fake.daemon:count(CREATE))
+  end)
+
+  it("are judged by a policy before the engine is asked", function()
+    local policy = require "worker.policy"
+    open(has_all(), { policy = policy.default() })
+    local ok, why = task.try(box.list, box, {})
+    assert.is_false(ok)
+    assert.same({ "refused", "PERMISSION" }, { why.kind, why.code })
+    assert.equal(0, #fake.daemon.requests)
+  end)
+
+  it("are known by an id from their start until somebody has their result", function()
+    open(has_all { output = function() task.sleep(5) end })
+    local first, second = box:start { tool = "list", id = "mine" }, box:start { tool = "list" }
+    assert.equal("mine", first)
+    assert.is_false((pcall(box.start, box, { tool = "list", id = "mine" })))
+    task.sleep(1)
+    assert.same({ "mine", "list", "running" }, { box:status(first).id, box:status(first).tool, box:status(first).state })
+    assert.equal(2, #box:running())
+    assert.equal("success", box:wait(first).state)
+    local ok, why = pcall(box.status, box, first)
+    assert.is_false(ok)
+    assert.equal("gone", why.kind)
+    assert.equal("success", box:wait(second).state)
+    assert.same({}, box:running())
+  end)
+
+  it("are forgotten in the end when nobody wants their results", function()
+    open(has_all())
+    local first = box:start { tool = "list" }
+    for _ = 1, 100 do box:start { tool = "list" } end
+    task.sleep(60)
+    assert.same({}, box:running())
+    assert.is_false((pcall(box.status, box, first)))
+  end)
+
+  it("that are cancelled are gone when that is said; once ended there is nothing to cancel", function()
+    open(has_all { output = function() task.sleep(100) end })
+    local id = box:start { tool = "list" }
+    task.sleep(1)
+    assert.is_true(box:cancel(id))
+    assert.equal(1, fake.daemon:count(REMOVE))
+    assert.is_false(box:cancel(id))
+    assert.equal("cancelled", box:wait(id).state)
+    local never = box:start { tool = "list" }
+    assert.is_true(box:cancel(never)) -- before it began
+    assert.equal("cancelled", box:wait(never).state)
+  end)
+
+  it("end with the box", function()
+    open(has_all { output = function() task.sleep(100) end })
+    box:start { tool = "list" }
+    box:start { tool = "list" }
+    task.sleep(1)
+    box:close()
+    assert.equal(2, fake.daemon:count(REMOVE))
+    assert.is_false((pcall(box.start, box, { tool = "list" })))
+  end)
+
+  it("that say too much are ended", function()
+    open(has_all { output = engines.frame(1, ("x"):rep(3000)) }, { output = 2048 })
+    local result = box:execute { tool = "list" }
+    assert.equal("error", result.state)
+    assert.matches("more than 2KiB to say", result.reason)
+    assert.is_true(#result.stdout <= 2048)
+  end)
+end)
+
+describe("a tool of a team's own", function()
+  local registries = require "worker.registry"
+  local shelf = require "worker.tools.shelf"
+  local places = require "worker.places"
+  local dir
+
+  before_each(function() dir = scratch.dir() end)
+  after_each(function()
+    shelf.set(registries.open(places.plugin_dirs()):shelf())
+    fs.remove_tree(dir.root)
+  end)
+
+  local function put(name, text)
+    dir:write("tools/" .. name .. ".lua", text)
+    local registry = registries.open { "plugins", dir.root }
+    shelf.set(registry:shelf())
+    return registry:get("tool", name)
+  end
+
+  local COUNT = [[
+local count = { kind = "tool", name = "count", api = 1, image = "alpine:3.19", group = "file", operations = { "wc" },
+  cpus = 0.1, memory = "64MiB", pids = 10, timeout = "5s", workspace = "read", paths = { "path" },
+  config = { path = { "string", required = true, doc = "The file." } }, from = { path = { 1 } } }
+%s
+function count.command(arguments) return { "wc", "-l", arguments.path } end
+return count]]
+
+  it("is found, routed to and kept in the workspace like the others", function()
+    assert.is_truthy(put("count", COUNT:format ""))
+    assert.equal("count", tools.route("file_operation", "wc"))
+    local conf = { workspaces = { ["*"] = dir.root } }
+    local job = tools.job({ type = "tool_execution", operation = "count", arguments = { "a" } }, conf)
+    assert.same({ "wc", "-l", "/workspace/a" }, job.argv)
+    assert.is_false((pcall(tools.job, { tool = "count", parameters = { path = "../a" } }, conf)))
+  end)
+
+  it("may stand in for one that is shipped", function()
+    local mine = COUNT:format("count.name = 'grep'"):gsub('name = "count"', 'name = "grep"')
+    assert.is_truthy(put("grep", mine))
+    assert.equal(5, tools.about("grep").timeout)
+  end)
+
+  it("is told what is wrong with it", function()
+    local WRONG = {
+      ["count.image = nil"] = "image: is required", ["count.memory = 'much'"] = "memory: expected a size",
+      ["count.workspace = 'all'"] = "workspace: expected one of",
+      ["count.paths = { 'file' }"] = "paths: there is no argument 'file'",
+      ["count.from = { x = { 1 } }"] = "from: there is no argument 'x'", ["count.input = 'x'"] = "input: there is no argument",
+      ["count.workspace = nil"] = "a tool without a workspace", ["count.timeout = 0"] = "timeout: expected at least",
+    }
+    for line, message in pairs(WRONG) do
+      local found, why = put("count", COUNT:format(line))
+      assert.is_nil(found, line)
+      assert.matches(message, why, 1, true)
+      local ok, refused = pcall(tools.route, "file_operation", "count")
+      assert.is_false(ok)
+      assert.matches("cannot be used", refused.message)
+    end
+    local without = put("count", (COUNT:format "":gsub("function count.command.-end\n", "")))
+    assert.is_nil(without)
+  end)
+end)

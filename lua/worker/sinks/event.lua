@@ -2,6 +2,7 @@
 --
 -- The driver's own events carry live objects (jobs with their secrets, contexts); what leaves the
 -- worker is copied field by field, so that nothing slips out that nobody meant to tell.
+local json = require "worker.json"
 local sys = require "worker.core.sys"
 local text = require "worker.text"
 local time = require "worker.time"
@@ -57,7 +58,7 @@ end
 local function names_of(list)
   local names = {}
   for i, name in ipairs(list or {}) do names[i] = words(name) end
-  return names
+  return json.array(names)
 end
 
 -- What each event tells beside its name, its server and its job.
@@ -78,6 +79,10 @@ local TELLS = {
   ["job.claimed"] = function() return {} end,
   ["job.started"] = function() return {} end,
   ["job.fallback"] = fallback_of,
+  ["policy.decision"] = function(facts)
+    return { policy = words(facts.policy), mode = facts.mode, decision = facts.decision, rules = names_of(facts.rules),
+      mended = names_of(facts.mended) }
+  end,
   ["job.finished"] = function(facts) return { result = result_of(facts.result) } end,
   ["job.reported"] = function(facts) return { result = result_of(facts.result) } end,
 }

@@ -71,6 +71,12 @@ local function known_operations(groups)
   return names
 end
 
+local function is_there(wanted)
+  for _, name in ipairs(shelf.names()) do
+    if name == wanted then return true end
+  end
+end
+
 --- `tasks.route(kind, operation)`: the name of the tool that does an operation of a task of this type
 -- (a name in any spelling, or its number); raises kind "refused".
 function tasks.route(kind, operation)
@@ -81,6 +87,8 @@ function tasks.route(kind, operation)
     local name = find_in(group, operation)
     if name then return name end
   end
+  local broken = is_there(operation) and select(2, shelf.find(operation))
+  if broken then refuse(broken) end
   local names = known_operations(groups)
   local near = text.nearest(operation, names)
   refuse(("no tool does '%s'%s; there are %s"):format(text.sample(operation),
@@ -90,6 +98,7 @@ end
 local function operation_of(task)
   local named = task.parameters or {}
   for _, value in ipairs { task.operation or "", task.command or "", named.operation or "", named.op or "" } do
+    if type(value) ~= "string" then refuse "the operation of a task is text" end
     if value ~= "" then return value end
   end
 end
@@ -200,7 +209,7 @@ end
 -- What it may use -----------------------------------------------------------------------------------------
 
 local function positive(value)
-  return type(value) == "number" and value > 0 and value or nil
+  return type(value) == "number" and value > 0 and value < math.huge and value or nil
 end
 
 local function least(a, b)
