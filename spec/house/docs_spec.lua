@@ -75,7 +75,9 @@ local function command_with(word)
 end
 
 local function start(dir, command)
-  local child = shell(dir, "exec env " .. command)
+  -- the defaults of the originals are places of the whole machine
+  local child = shell(dir, ("exec env WORKER_STATE=%s STROEM__WORKSPACE_DIR=%s %s"):format(dir:path "state",
+    dir:path "strom", command))
   local run = { child = child, said = "" }
   run.reader = task.start(function()
     for _, text in child:output() do run.said = run.said .. text end

@@ -32,6 +32,15 @@ describe("strom, registration:", function()
     assert.is_true(worker.heartbeat - first >= 30)
   end)
 
+  it("a directory that cannot be worked in is a mistake of the configuration, and no step is failed for it", function()
+    local fake = strom.fake { jobs = { "echo hi" } }
+    local worker = quick(fake, { workspace_dir = "/dev/null/here" })
+    local _, code = worker.handle:join()
+    assert.equal(78, code)
+    assert.matches("workspace_dir: this worker cannot work in /dev/null/here %(.*name another", tostring(worker.server.failure))
+    assert.equal(0, #fake.seen)
+  end)
+
   it("a server that is not up yet is waited for, without a busy loop", function()
     local fake = strom.fake()
     fake:stop()

@@ -63,10 +63,11 @@ function strom.open(conf)
     base = conf.server_url, bearer = conf.worker_token,
     timeout = conf.request_timeout_secs, connect_timeout = conf.connect_timeout_secs,
   }
+  local kept = files.new(api, conf) -- before the server counts on us
   local worker_id = register(api, conf)
   return {
     api = api, conf = conf, worker_id = worker_id, offer = offer_of(conf, worker_id), refusals = 0,
-    idle = conf.poll_interval_secs, files = files.new(api, conf),
+    idle = conf.poll_interval_secs, files = kept,
   }
 end
 
