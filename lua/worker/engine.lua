@@ -10,8 +10,9 @@
 --   local code = box:wait()
 --
 -- What goes wrong is kind "engine": `status` when the engine said no, `away` when there was no usable
--- answer, then `sent` is false when it surely did not hear the question.  The first conversation agrees on a version; after an engine was away it is agreed anew,
--- and what was known about the engine is forgotten: another one may have come back.
+-- answer, then `sent` is false when it surely did not hear the question.  The first conversation agrees
+-- on a version; after an engine was away it is agreed anew, and what was known about the engine is
+-- forgotten: another one may have come back.
 --
 --   worker.engine.address    where it is            worker.engine.stream   what a container writes
 --   worker.engine.container  one container          worker.engine.images   having an image

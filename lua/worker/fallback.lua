@@ -95,6 +95,16 @@ function methods:usable()
   return names
 end
 
+--- `executors:states()`: what is known of each: { name=, state="works" | "fails" | "unknown", reason= }.
+function methods:states()
+  local list = {}
+  for i, member in ipairs(self.members) do
+    list[i] = { name = member.name, reason = member.why and tostring(member.why) or nil,
+      state = member.usable and "works" or member.usable == false and "fails" or "unknown" }
+  end
+  return list
+end
+
 --- `executors:check()`: ask all of them; raises what is wrong when none works and time will not heal it.
 function methods:check()
   local hopeless

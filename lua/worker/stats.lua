@@ -75,7 +75,8 @@ listeners["job.finished"] = function(self, facts)
   if result.state == "oom" then self.m.oom:add(1, { source = source }) end
   table.insert(self.recent, 1, {
     id = facts.job.id, server = source, state = result.state, reason = result.reason,
-    duration = result.duration, finished = sys.wall(),
+    duration = result.duration, finished = sys.wall(), executor = result.executor,
+    fallback = result.fallback and result.fallback.asked or nil, cached = result.cached,
   })
   self.recent[RECENT_MOST + 1] = nil
 end
@@ -164,7 +165,8 @@ end
 local function describe_jobs(server)
   local list = {}
   for id, ctx in pairs(server.contexts) do
-    list[#list + 1] = { id = id, seconds = sys.mono() - ctx.began, last_line = ctx:last_line(), bytes = ctx.bytes or 0 }
+    list[#list + 1] = { id = id, seconds = sys.mono() - ctx.began, last_line = ctx:last_line(), bytes = ctx.bytes or 0,
+      executor = ctx.executor }
   end
   table.sort(list, function(a, b) return a.seconds > b.seconds end)
   return list
@@ -188,7 +190,7 @@ function methods:describe(servers, feeds)
       name = server.name, state = server.draining and "draining" or server.state, slots = server.slots,
       running = server.running, done = server.done, jobs = describe_jobs(server),
       contact_age = self.contacts[server.name] and sys.mono() - self.contacts[server.name] or nil,
-      error = self.errors[server.name], connection = connection_of(server),
+      error = self.errors[server.name], connection = connection_of(server), executors = server.executors:states(),
     }
   end
   return { version = sys.version(), host = sys.hostname(), pid = sys.pid(), started = self.began,

@@ -12,80 +12,113 @@ local function escape(words)
 end
 
 local STYLE = [[
-:root{color-scheme:light dark;--line:#8884;--dim:#888;--ok:#1a7f37;--bad:#cf222e;--warn:#9a6700}
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}
-h1{font-size:1.3rem;margin:0}h2{font-size:1rem;margin:2rem 0 .4rem}small,.dim{color:var(--dim)}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
-th{font-weight:600;color:var(--dim);font-size:.85rem}td.n{text-align:right;font-variant-numeric:tabular-nums}
-code{font:13px/1.4 ui-monospace,monospace;word-break:break-all}
-.success,.ready{color:var(--ok)}.failed,.error,.oom,.closed{color:var(--bad)}
-.timeout,.cancelled,.lost,.draining,.opening{color:var(--warn)}
-.bar{display:inline-block;width:6rem;height:.6rem;background:var(--line);border-radius:.3rem;overflow:hidden}
-.bar i{display:block;height:100%;background:var(--ok)}]]
+:root{color-scheme:light dark;--line:#8884;--dim:#787878;--ok:#1a7f37;--bad:#cf222e;--warn:#9a6700}
+@media(prefers-color-scheme:dark){:root{--dim:#999;--ok:#3fb950;--bad:#f85149;--warn:#d29922}}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem}
+h1{font-size:1.3rem;margin:0}h2{font-size:1rem;margin:2rem 0 .4rem}small,.dim{color:var(--dim)}p{margin:.4rem 0}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.35rem .6rem;
+white-space:nowrap;border-bottom:1px solid var(--line)}td:first-child,th:first-child{padding-left:0}
+td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:9rem}
+th{font-weight:600;color:var(--dim);font-size:.85rem}.n{text-align:right;font-variant-numeric:tabular-nums}
+.w{white-space:normal;overflow-wrap:anywhere;width:60%}code{font:13px/1.6 ui-monospace,monospace}
+.success,.ready,.works{color:var(--ok)}.failed,.error,.oom,.closed,.fails{color:var(--bad)}
+.timeout,.cancelled,.lost,.draining,.opening,.unknown{color:var(--warn)}
+.bar{display:inline-block;width:5rem;height:.6rem;background:var(--line);border-radius:.3rem;overflow:hidden}
+.bar i{display:block;height:100%;background:var(--ok)}
+@media(max-width:44rem){body{margin:1rem auto}.x,.bar{display:none}.w{width:auto}td,th{padding:.35rem .3rem}
+td:first-child{min-width:5rem}}]]
 
-local function row(...)
-  return "<tr>" .. table.concat({ ... }) .. "</tr>"
+-- Cells ---------------------------------------------------------------------------------------------------
+
+-- Classes: n a number, w what may wrap, x what a narrow screen goes without.
+local function cell(words, class, tag)
+  return ("<%s%s>%s</%s>"):format(tag or "td", class and (' class="%s"'):format(class) or "", words, tag or "td")
 end
 
-local function cell(words, class)
-  return ("<td%s>%s</td>"):format(class and (' class="%s"'):format(class) or "", words)
+-- Columns are { title, class }; a row is a list of cells' words.
+local function table_of(columns, rows, nothing)
+  if #rows == 0 then return ('<p class="dim">%s</p>'):format(nothing) end
+  local lines = { "" }
+  for _, column in ipairs(columns) do lines[1] = lines[1] .. cell(column[1], column[2], "th") end
+  for _, words in ipairs(rows) do
+    local line = {}
+    for i, column in ipairs(columns) do line[i] = cell(words[i], column[2]) end
+    lines[#lines + 1] = table.concat(line)
+  end
+  return "<table><tr>" .. table.concat(lines, "</tr><tr>") .. "</tr></table>"
 end
 
-local function head(...)
-  local words = {}
-  for i, word in ipairs { ... } do words[i] = "<th>" .. word .. "</th>" end
-  return row(table.concat(words))
-end
+local function marked(state) return ('<span class="%s">%s</span>'):format(state, state) end
+
+local function dimmed(words) return words and words ~= "" and " <small>" .. escape(words) .. "</small>" or "" end
+
+local function code(words) return "<code>" .. escape(words) .. "</code>" end
 
 local function bar(part, whole)
   return ('<span class="bar"><i style="width:%d%%"></i></span> %d of %d'):format(
     whole > 0 and 100 * part // whole or 0, part, whole)
 end
 
+-- As exact as anybody wants it.
+local function took(seconds)
+  if seconds < 1 then return ("%d ms"):format(math.floor(seconds * 1000)) end
+  return seconds < 10 and ("%.1f s"):format(seconds) or time.age(seconds)
+end
+
+-- Tables --------------------------------------------------------------------------------------------------
+
 local function servers_table(servers)
-  local rows = { head("Server", "State", "Slots", "Done", "Last answer") }
-  for _, server in ipairs(servers) do
-    local state = ('<span class="%s">%s</span>'):format(server.state, server.state)
-    if server.connection then state = state .. " <small>" .. escape(server.connection) .. "</small>" end
-    if server.error then state = state .. " <small>" .. escape(server.error) .. "</small>" end
-    rows[#rows + 1] = row(cell(escape(server.name)), cell(state), cell(bar(server.running, server.slots)),
-      cell(server.done, "n"), cell(server.contact_age and time.format_duration(server.contact_age // 1) .. " ago" or "never"))
+  local rows = {}
+  for i, server in ipairs(servers) do
+    rows[i] = { escape(server.name), marked(server.state) .. dimmed(server.connection) .. dimmed(server.error),
+      bar(server.running, server.slots), tostring(server.done),
+      server.contact_age and time.age(server.contact_age // 1) .. " ago" or "never" }
   end
-  return "<table>" .. table.concat(rows) .. "</table>"
+  return table_of({ { "Server" }, { "State", "w" }, { "Slots" }, { "Done", "n" }, { "Last answer", "x" } }, rows, "None.")
+end
+
+local function executors_table(servers)
+  local rows = {}
+  for _, server in ipairs(servers) do
+    for _, executor in ipairs(server.executors) do
+      rows[#rows + 1] = { escape(executor.name), marked(executor.state) .. dimmed(executor.reason), escape(server.name) }
+    end
+  end
+  return table_of({ { "Executor" }, { "State", "w" }, { "Server", "x" } }, rows, "None.")
 end
 
 local function jobs_table(servers)
-  local rows = { head("Job", "Server", "For", "Last line of output") }
+  local rows = {}
   for _, server in ipairs(servers) do
     for _, job in ipairs(server.jobs) do
-      rows[#rows + 1] = row(cell("<code>" .. escape(job.id) .. "</code>"), cell(escape(server.name)),
-        cell(time.format_duration(job.seconds // 1), "n"),
-        cell("<code>" .. escape(text.fit(text.strip_ansi(job.last_line or ""), 100)) .. "</code>"))
+      rows[#rows + 1] = { code(job.id), escape(server.name), escape(job.executor or ""), time.age(job.seconds // 1),
+        code(text.fit(text.strip_ansi(job.last_line or ""), 200)) }
     end
   end
-  if #rows == 1 then return '<p class="dim">No job is running.</p>' end
-  return "<table>" .. table.concat(rows) .. "</table>"
-end
-
-local function sinks_table(sinks)
-  local rows = { head("Event sink", "State", "Waiting", "Delivered", "Dropped") }
-  for _, sink in ipairs(sinks) do
-    local state = sink.failing and '<span class="failed">failing</span>' or '<span class="ready">ok</span>'
-    rows[#rows + 1] = row(cell(escape(sink.name)), cell(state), cell(sink.waiting, "n"), cell(sink.delivered, "n"),
-      cell(sink.dropped, "n"))
-  end
-  return "<h2>Events</h2><table>" .. table.concat(rows) .. "</table>"
+  return table_of({ { "Job" }, { "Server", "x" }, { "On", "x" }, { "For", "n" }, { "Last line of output", "w" } }, rows,
+    "No job is running.")
 end
 
 local function recent_table(recent)
-  local rows = { head("Job", "Server", "Result", "Took", "Ended") }
-  for _, result in ipairs(recent) do
-    rows[#rows + 1] = row(cell("<code>" .. escape(result.id) .. "</code>"), cell(escape(result.server)),
-      cell(('<span class="%s">%s</span> <small>%s</small>'):format(result.state, result.state, escape(result.reason or ""))),
-      cell(time.format_duration(result.duration or 0), "n"), cell(escape(time.format(result.finished, 0))))
+  local rows = {}
+  for i, result in ipairs(recent) do
+    local on = (result.executor or "") .. (result.fallback and " instead of " .. result.fallback or "")
+      .. (result.cached and ", seen before" or "")
+    rows[i] = { code(result.id), escape(result.server), marked(result.state) .. dimmed(result.reason), escape(on),
+      took(result.duration or 0), escape(time.ago(result.finished)) }
   end
-  if #rows == 1 then return '<p class="dim">No job has ended yet.</p>' end
-  return "<table>" .. table.concat(rows) .. "</table>"
+  return table_of({ { "Job" }, { "Server", "x" }, { "Result", "w" }, { "On", "x" }, { "Took", "n" }, { "Ended" } }, rows,
+    "No job has ended yet.")
+end
+
+local function sinks_table(sinks)
+  local rows = {}
+  for i, sink in ipairs(sinks) do
+    rows[i] = { escape(sink.name), marked(sink.failing and "fails" or "works"), tostring(sink.delivered),
+      tostring(sink.waiting), tostring(sink.dropped) }
+  end
+  return table_of({ { "Event sink" }, { "State", "w" }, { "Delivered", "n" }, { "Waiting", "n" }, { "Dropped", "n" } },
+    rows, "None.")
 end
 
 --- `statuspage.html(status)`: the page, from what stats:describe gives.
@@ -94,10 +127,10 @@ function statuspage.html(status)
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
     '<meta http-equiv="refresh" content="3"><title>worker on ', escape(status.host), "</title><style>", STYLE, "</style>",
     "<h1>worker on ", escape(status.host), "</h1><small>version ", escape(status.version), ", pid ", escape(status.pid),
-    ", since ", escape(time.format(status.started, 0)), "</small>",
+    ", started ", escape(time.ago(status.started)), "</small>",
     "<h2>Servers</h2>", servers_table(status.servers), "<h2>Running jobs</h2>", jobs_table(status.servers),
-    "<h2>Recent results</h2>", recent_table(status.recent),
-    status.events and sinks_table(status.events) or "", "</html>",
+    "<h2>Recent results</h2>", recent_table(status.recent), "<h2>Executors</h2>", executors_table(status.servers),
+    status.events and "<h2>Events</h2>" .. sinks_table(status.events) or "", "</html>",
   }
 end
 

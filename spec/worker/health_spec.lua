@@ -145,6 +145,8 @@ describe("worker.health", function()
       assert.is_nil(page:find("<i>long", 1, true))
       assert.is_truthy(page:find("&lt;script&gt;alert(1)", 1, true))
       assert.is_truthy(page:find("exit code 3", 1, true))
+      assert.is_truthy(page:find('<td>1</td><td class="w"><span class="works">works</span></td>', 1, true))
+      assert.is_nil(page:find("http:", 1, true) or page:find("https:", 1, true) or page:find("src=", 1, true))
     end)
   end)
 
@@ -152,11 +154,12 @@ describe("worker.health", function()
     serving(function()
       assert.is_nil(client:get("/status.json").json.events)
       assert.is_nil(client:get("/status").body:find("Event sink", 1, true))
-      local feed = { name = "<b>hook</b>", delivered = 3, dropped = 2, trouble = { since = 1 }, waiting = function() return 4 end }
+      local feed = { name = "<b>hook</b>", delivered = 3, dropped = 2, trouble = { since = 1 } }
+      function feed.waiting() return 4 end
       runner.sinks = { feeds = { feed } }
       assert.same({ name = "<b>hook</b>", waiting = 4, delivered = 3, dropped = 2, failing = true },
         client:get("/status.json").json.events[1])
-      assert.is_truthy(client:get("/status").body:find('&lt;b&gt;hook&lt;/b&gt;</td><td><span class="failed">failing', 1, true))
+      assert.is_truthy(client:get("/status").body:find('&lt;b&gt;hook&lt;/b&gt;</td><td class="w"><span class="fails">', 1, true))
       assert.is_truthy(client:get("/metrics").body:find('worker_events_waiting{sink="<b>hook</b>"} 4\n', 1, true))
     end)
   end)
