@@ -56,7 +56,7 @@ containers: ## install docker and gVisor as well, and run the specs that need th
 	@$(INSTALL) $(PACKAGES_CONTAINERS)
 	@$(MAKE) --no-print-directory $(BUILD)/worker
 	@sh config/python-image.sh >/dev/null
-	@WORKER_CONTAINERS=1 $(BUILD)/worker spec $(or $(SPEC),spec/containers spec/e2e/tools_spec.lua)
+	@WORKER_CONTAINERS=1 $(BUILD)/worker spec $(or $(SPEC),spec/containers)
 
 check: lint test asan ## lint, specs, specs under the sanitizers
 

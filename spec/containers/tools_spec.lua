@@ -1,10 +1,13 @@
 -- Tools in real containers: a real dockerd, with images of busybox under the names that tools have.
 local docker = require "spec.support.docker"
+local engine = require "worker.engine"
 local fs = require "worker.fs"
+local json = require "worker.json"
 local markdown = require "spec.support.markdown"
+local program = require "spec.support.program"
 local scratch = require "spec.support.scratch"
 local servers = require "spec.support.server"
-local sys = require "worker.core.sys"
+local sites = require "spec.support.site"
 local task = require "worker.task"
 local text = require "worker.text"
 local tools = require "worker.tools"
@@ -32,11 +35,10 @@ describe("tools #realtime", function()
     if daemon then daemon:stop() end
   end)
 
-  local function need()
-    if daemon then return true end
-    if sys.env "WORKER_CONTAINERS" and docker.could_run() then error(missing, 0) end
-    pending(missing)
-    return false
+  local function need(sandbox)
+    local why = docker.excuse(daemon, missing, sandbox)
+    if why then pending(why) end
+    return not why
   end
 
   local function open(more)
@@ -157,6 +159,32 @@ describe("tools #realtime", function()
     assert.same({ "network.host.disabled", "network.disabled" }, why.rules)
   end)
 
+  it("and other jobs of a worker are what its policy has made of them", function()
+    if not need() then return end
+    local site <close> = sites.new()
+    site.dir:write("policy.yaml", "id: house\nmode: strict\nquotas: { max_cpus: 250000000, max_pids: 500 }\n"
+      .. "mounts: { allow_tmpfs: true }\nimages: { allowed_images: [ 'docker.io/library/*' ] }\n")
+    local config = site.dir:write("worker.yaml", ([[
+servers:
+- { protocol: local, dir: %s, executor: { docker: { host: '%s', pull: never } } }
+policies: { run: [ limits, timeout, workspace, env, enforce: { file: policy.yaml } ] }
+]]):format(site.root, daemon.host))
+    local run <close> = site:start { "--config", config }
+    site:drop("runs.json", json.encode { image = "alpine:3.19", script = "sleep 600" })
+    site:drop("other.json", json.encode { image = "curlimages/curl:8.6.0", script = "true" })
+    local id = program.eventually(function() return daemon:containers()[1] end)
+    local client <close> = engine.open { host = daemon.host }
+    local host = client:call("GET", "/containers/" .. id .. "/json").json.HostConfig
+    assert.same({ 250000000, 256, "none", true }, { host.NanoCpus, host.PidsLimit, host.NetworkMode, host.ReadonlyRootfs })
+    local refused = site:result "other"
+    assert.equal("error", refused.state)
+    assert.matches("policy house refuses: image.not_allowed %(docker.io/curlimages/curl:8.6.0%)", refused.reason)
+    run:signal "QUIT"
+    local ended = run:wait()
+    assert.matches("event=policy.decision.-decision=allowed", ended.stderr)
+    assert.matches("event=policy.decision.-decision=refused", ended.stderr)
+  end)
+
   it("give 4 MB byte for byte", function()
     if not need() then return end
     local random <close> = fs.open(dir:path "random", "w")
@@ -178,8 +206,7 @@ describe("tools #realtime", function()
   end)
 
   it("run under gVisor as well", function()
-    if not need() then return end
-    if not docker.has_runsc() then return pending "runsc is not installed: apt-get install runsc" end
+    if not need(true) then return end
     dir:write("a.txt", "text")
     local sandboxed <close> = open { sandbox = "runsc" }
     assert.equal("text", sandboxed:file_read { path = "a.txt" })
