@@ -70,8 +70,7 @@ asan: need-lint ## the specs under ASan and UBSan
 	  $(BUILD)/asan/worker spec $(SPEC)
 
 valgrind: need-lint $(BUILD)/worker $(BUILD)/ground ## the specs of the core under valgrind
-	@valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
-	  --child-silent-after-fork=yes $(BUILD)/worker spec $(or $(SPEC),spec/core spec/worker)
+	@sh config/valgrind.sh $(BUILD)/worker $(or $(SPEC),spec/core/*_spec.lua spec/worker/*_spec.lua)
 
 faults: need-test ## let the n-th allocation or system call fail, for every n
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/faults HARDEN= HARDEN_LD= \

@@ -273,7 +273,7 @@ static int spawner_send(const struct spawner *spawner, struct spawn_order *order
 	union {
 		struct cmsghdr header;
 		char room[CMSG_SPACE(sizeof fds)];
-	} control;
+	} control = {.room = {0}}; /* what fills it up is sent, too */
 	size_t count = spawn_order_files(&order->request, fds);
 	struct iovec part = {.iov_base = &order, .iov_len = sizeof order};
 	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};

@@ -155,7 +155,8 @@ describe("worker --protocol strom #realtime", function()
   it("another token is told once, never printed, and ends the worker", function()
     local site <close> = new_site()
     local result = program.run { "--protocol", "strom", "--server-url", site.url, "--state", site.dir:path "other",
-      program.plugins, env = { STROEM__WORKER_TOKEN = "0123456789abcdef-not-the-right-one" } }
+      program.plugins, env = { STROEM__WORKSPACE_DIR = site.dir:path "ws",
+        STROEM__WORKER_TOKEN = "0123456789abcdef-not-the-right-one" } }
     assert.equal(77, result.code)
     assert.matches("401", result.stderr)
     assert.is_nil(result.stderr:find("not-the-right-one", 1, true))
