@@ -57,8 +57,25 @@ CHILD static void child_reset_signals(void)
 		syscall(SYS_rt_sigaction, signo, &action, NULL, sizeof action.mask);
 }
 
-/* All were blocked since before the clone, so that no handler of the worker's ever ran in here.
- * What has come meanwhile is delivered now, with its default effect. */
+/* What has come before the child had a session of its own was meant for the worker's process group,
+ * as Ctrl-C is: nobody knows the child yet.  Ignoring a signal forgets a pending one. */
+CHILD static void child_forget_signals(void)
+{
+	struct {
+		uintptr_t handler, flags, restorer;
+		uint64_t mask;
+	} ignore = {.handler = (uintptr_t)SIG_IGN}, usual = {0};
+	uint64_t pending = 0;
+	syscall(SYS_rt_sigpending, &pending, sizeof pending);
+	for (int signo = 1; pending != 0 && signo < _NSIG; signo++) {
+		if ((pending >> (signo - 1) & 1) == 0)
+			continue;
+		syscall(SYS_rt_sigaction, signo, &ignore, NULL, sizeof ignore.mask);
+		syscall(SYS_rt_sigaction, signo, &usual, NULL, sizeof usual.mask);
+	}
+}
+
+/* All were blocked since before the clone, so that no handler of the worker's ever ran in here. */
 CHILD static void child_unblock_signals(void)
 {
 	uint64_t none = 0;
@@ -215,6 +232,7 @@ _Noreturn CHILD void spawn_child_run(void *arg)
 	child_reset_signals();
 	if (setsid() == -1)
 		child_fail(birth, SPAWN_STEP_SESSION, 0);
+	child_forget_signals();
 	child_enter_cgroups(birth);
 	child_set_oom(birth);
 	child_set_limits(birth);

@@ -1,6 +1,7 @@
 -- A worker at work on a directory: real jobs, real signals, real kill -9.
 local fs = require "worker.fs"
 local json = require "worker.json"
+local process = require "worker.process"
 local program = require "spec.support.program"
 local sites = require "spec.support.site"
 local task = require "worker.task"
@@ -100,8 +101,22 @@ describe("worker run #realtime", function()
     local by_state = states()
     assert.equal(JOBS, (by_state.success or 0) + (by_state.error or 0))
     assert.is_true((by_state.error or 0) <= 8)
+    -- The keeper of the dead one works beside us.
     program.eventually(function() return #fs.list(site.work) == 0 end)
     nothing_is_left()
+  end)
+
+  it("keeps signals of its process group from jobs that are just being started", function()
+    drop_many(200)
+    local run = site:start { "--slots", "2" }
+    -- To a job USR2 would be the end; to the worker it is a question.
+    local storm <close> = process.spawn { env = { PATH = "/bin" }, argv = { "/bin/sh", "-c",
+      "while kill -USR2 -- -$0; do n=$((n + 1)); [ $((n % 50)) -gt 0 ] || sleep 0.0005; done 2>/dev/null", tostring(run:pid()) } }
+    program.eventually(function() return #(site:list "inbox") == 0 end)
+    run:signal "TERM"
+    assert.equal(0, run:wait().code)
+    getmetatable(run).__close(run)
+    assert.same({ success = 200 }, states())
   end)
 
   it("reports a job that its death interrupted as an error and does not run it again", function()
