@@ -13,3 +13,4 @@ files["plugins"] = {
   },
 }
 files["spec"] = { std = "lua54+busted" }
+files["bench/*_spec.lua"] = { std = "lua54+busted" }
