@@ -78,7 +78,7 @@ faults: need-test ## let the n-th allocation or system call fail, for every n
 	  LDFLAGS="$$(sh config/faults.sh --wrap | tr '\n' ' ')" $(BUILD)/faults/worker
 	@sh config/faults.sh $(BUILD)/faults/worker $(SCENARIO)
 
-fuzz: need-lint ## hostile input to HTTP/2, gRPC and protobuf, SECONDS=60 for each
+fuzz: need-lint ## hostile input to what reads the network, SECONDS=60 for each
 	@sh config/fuzz.sh $(or $(SECONDS),60)
 
 cover: need-test ## which lines of C the specs reach

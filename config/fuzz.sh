@@ -1,15 +1,15 @@
 #!/bin/sh
 # fuzz.sh SECONDS [NAME...] -- feed hostile input to what reads the network, under ASan and UBSan.
 #
-# NAME is h2 (frames of HTTP/2, as either side), grpc (heads, messages and trailers) or protobuf; all
-# of them without one.  spec/fuzz/NAME has the inputs to begin with; what is found on the way stays
+# NAME is h2 (frames of HTTP/2, as either side), grpc (heads, messages and trailers), protobuf, ws
+# (frames of WebSockets, as either side) or redis (replies); all of them without one.  spec/fuzz/NAME has the inputs to begin with; what is found on the way stays
 # in BUILD/corpus/NAME, and an input that fails is left in BUILD as NAME-crash-...: put it with the
 # first ones once it is mended.
 set -eu
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build/fuzz} seconds=${1:-60}
 [ $# = 0 ] || shift
-[ $# -gt 0 ] || set -- h2 grpc protobuf
+[ $# -gt 0 ] || set -- h2 grpc protobuf ws redis
 SANITIZE="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 
 objects=

@@ -80,7 +80,8 @@ describe("the event sink redis #realtime", function()
 end)
 
 describe("the format queue of the sink redis #realtime", function()
-  local RESULT = { state = "success", exit_code = 0, duration = 1.5, executor = "docker", output = { stdout = "42\n", stderr = "" } }
+  local RESULT = { state = "success", exit_code = 0, duration = 1.5, executor = "docker",
+    output = { stdout = "42\n", stderr = "" } }
 
   -- What is published about one result: the channel and the message.
   local function published(result)
