@@ -3,7 +3,9 @@
 -- The executor's side writes; the shipper's side reads chunks in order and says when one has
 -- arrived.  In between lies a queue in memory with a ceiling.  When it is full, what follows goes to
 -- a spool on disk, which keeps head and tail and counts what it had to drop, until the shipper has
--- caught up; without a spool, writing waits: the job then feels the slow server.
+-- caught up; without a spool, writing waits: the job then feels the slow server.  A job may be held up
+-- like that for a moment in all, also with a spool: one that is but a little faster than its server
+-- would otherwise send everything through the disk.
 --
 -- A chunk is { stream=, offset=, text=, time= }: offset counts all bytes of the job's output before
 -- it, time is the wall clock when it was written.
@@ -15,6 +17,7 @@ local task = require "worker.task"
 local joblog = {}
 
 local MEMORY_MOST = 1024 * 1024
+local PATIENCE = 1      -- seconds that a job may wait for the server, in all
 local PIECE = 64 * 1024 -- what a spool takes at once
 local BATCH = { bytes = 64 * 1024, seconds = 0.2 }
 
@@ -38,7 +41,8 @@ function chunk_meta:lines()
 end
 
 --- `joblog.new(options)`: options: batch = { bytes=, seconds=, lines= }, spool = a function that opens
--- a spool (see worker.spool), called when it is first needed; memory = bytes.
+-- a spool (see worker.spool), called when it is first needed; memory = bytes; patience = seconds that
+-- writing may wait before it goes there.
 function joblog.new(options)
   options = options or {}
   local batch = options.batch or {}
@@ -48,7 +52,7 @@ function joblog.new(options)
     lines_only = batch.lines, unfinished = {},
     batch_bytes = batch.bytes or BATCH.bytes,
     batch_seconds = batch.seconds or BATCH.seconds,
-    memory = options.memory or MEMORY_MOST, open_spool = options.spool,
+    memory = options.memory or MEMORY_MOST, open_spool = options.spool, patience = options.patience or PATIENCE,
     filled = task.signal(), emptied = task.signal(),
   }, meta)
 end
@@ -101,11 +105,20 @@ local function whole_lines(self, stream, text)
   return text:sub(1, stop)
 end
 
+local function wait_a_moment(self)
+  while self.held > self.memory and self.patience > 0 and not self.abandoned do
+    local began = sys.mono()
+    self.emptied:wait(self.patience)
+    self.patience = self.patience - (sys.mono() - began)
+  end
+end
+
 --- `joblog:write(stream, text)`: hand over output; waits while there is no room for it.
 function methods:write(stream, text)
   if self.lines_only then text = whole_lines(self, stream, text) end
   if #text == 0 then return end
   if self.abandoned then return drop(self, #text) end
+  if self.open_spool and not self.spool and self.held > self.memory then wait_a_moment(self) end
   if self.open_spool and (self.spool or self.held > self.memory) and spill(self, stream, text) then return end
   while self.held > self.memory and not self.abandoned do self.emptied:wait() end
   if self.abandoned then return drop(self, #text) end

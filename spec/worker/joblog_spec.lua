@@ -2,6 +2,7 @@ local fs = require "worker.fs"
 local joblog = require "worker.joblog"
 local spool = require "worker.spool"
 local task = require "worker.task"
+local time = require "worker.time"
 
 local function read_all(log, got, each)
   for chunk in function() return log:next() end do
@@ -145,6 +146,34 @@ describe("worker.joblog", function()
       assert.equal(offset, chunk.offset)
       offset = offset + #chunk.text
     end
+    fs.remove_tree(dir)
+  end)
+
+  it("holds a job up for a moment before it goes over to a spool, and never again", function()
+    local dir, opened = fs.temp_dir("/tmp/joblog-"), 0
+    local log = joblog.new { memory = 1000, batch = { bytes = 400 }, patience = 2, spool = function()
+      opened = opened + 1
+      return spool.open(fs.join(dir, "spool" .. opened))
+    end }
+    local reader = task.start(function()
+      for chunk in function() return log:next() end do
+        task.sleep(0.1)
+        log:arrived(chunk)
+      end
+    end)
+    for _ = 1, 10 do log:write("stdout", ("x"):rep(400)) end -- the reader keeps up with some waiting
+    assert.equal(0, opened)
+    local began = time.mono()
+    for _ = 1, 100 do log:write("stdout", ("x"):rep(400)) end
+    assert.equal(1, opened)
+    local waited = time.mono() - began
+    assert.is_true(waited > 0.5 and waited < 2.5)
+    task.sleep(60)
+    began = time.mono()
+    for _ = 1, 100 do log:write("stdout", ("x"):rep(400)) end
+    assert.is_true(time.mono() - began < 0.5)
+    log:close()
+    reader:join()
     fs.remove_tree(dir)
   end)
 
