@@ -14,6 +14,8 @@ local protobuf = {}
 local DEPTH_MOST = 100
 local VALUES_MOST = 1000000 -- also of defaults: a message of two bytes may be a table of twenty fields
 
+local LARGE = 1 << 20
+
 local fail, scalars, span, to_varint = wire.fail, wire.scalars, wire.span, wire.to_varint
 
 -- The shape of messages ----------------------------------------------------------------------------------
@@ -197,11 +199,17 @@ local function write_inner(out, shape, value, depth, where)
   return size + #out[place]
 end
 
+local function write_scalar(out, field, bytes)
+  local size = add(out, field.tag)
+  if field.scalar.wire == wire.BYTES then size = size + add(out, to_varint(#bytes)) end
+  return size + add(out, bytes)
+end
+
 local function write_value(out, field, value, depth)
   if field.message then
     return add(out, field.tag) + write_inner(out, field.message, value, depth, field.where)
   end
-  return add(out, field.tag) + add(out, scalar_bytes(field, value))
+  return write_scalar(out, field, scalar_bytes(field, value))
 end
 
 local function check_table(value, where, what)
@@ -221,7 +229,7 @@ function writers.single(out, field, value, depth)
   if field.explicit then return write_value(out, field, value, depth) end
   local bytes = scalar_bytes(field, value)
   if is_default(field, value, bytes) then return 0 end
-  return add(out, field.tag) + add(out, bytes)
+  return write_scalar(out, field, bytes)
 end
 
 function writers.list(out, field, list, depth)
@@ -285,6 +293,17 @@ function write_message(out, shape, value, depth, where)
     end
   end
   return size
+end
+
+-- The parts as one.  table.concat makes room for up to three times what comes out, which is too much where
+-- one part is nearly all of it.
+local function join(out)
+  local large = 1
+  for i, part in ipairs(out) do
+    if #part > #out[large] then large = i end
+  end
+  if #out == 0 or #out[large] < LARGE then return table.concat(out) end
+  return table.concat(out, "", 1, large - 1) .. out[large] .. table.concat(out, "", large + 1)
 end
 
 -- Loading a table ----------------------------------------------------------------------------------------
@@ -366,7 +385,7 @@ function protobuf.load(given, options)
       encode = function(value)
         local out = {}
         write_message(out, shape, value, 1, name)
-        return table.concat(out)
+        return join(out)
       end,
     }
   end

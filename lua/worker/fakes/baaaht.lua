@@ -101,9 +101,9 @@ local function task_of(self, row)
     id = row.id, name = row.config.command, session_id = row.session_id, type = row.type, priority = row.priority,
     state = row.state, created_at = row.created, completed_at = row.cancelled, config = row.config,
   }
-  if not self.knobs.keep_results or row.state == "TASK_STATE_CANCELLED" then return task end
+  if not self.knobs.keep_results then return task end
   local told = row.told
-  task.state = told.statuses[#told.statuses] or task.state
+  if not row.cancelled then task.state = told.statuses[#told.statuses] or task.state end
   task.result = told.complete and told.complete.result
   task.error = told.error
   return task

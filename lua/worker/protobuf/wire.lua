@@ -104,7 +104,8 @@ end
 -- Scalars ------------------------------------------------------------------------------------------------
 --
 -- Each: wire, default, read(r, pos, last) -> value, place behind; write(value) -> bytes, raising a
--- plain text for what it cannot write.
+-- plain text for what it cannot write.  Of text and bytes the length is left to who writes them, so that
+-- what may be large is not copied for it.
 
 local scalars = {}
 wire.scalars = scalars
@@ -183,7 +184,7 @@ scalars.double.default, scalars.float.default = 0.0, 0.0
 
 local function text_of(value)
   if type(value) ~= "string" then error("expected text, got a " .. type(value), 0) end
-  return wire.to_varint(#value) .. value
+  return value
 end
 
 scalars.bytes = {
@@ -204,10 +205,9 @@ scalars.string = {
     return text, to + 1
   end,
   write = function(value)
-    local bytes = text_of(value)
-    local _, wrong = utf8.len(value)
+    local _, wrong = utf8.len(text_of(value))
     if wrong then error(("expected text in UTF-8: byte %d is none"):format(wrong), 0) end
-    return bytes
+    return value
   end,
 }
 

@@ -34,6 +34,7 @@ baaaht.claims_always = true  -- the tasks are this worker's; who waits for one w
 baaaht.output = { stdout = 4 * 1024 * 1024, stderr = 64 * 1024 }
 baaaht.batch = { bytes = 32 * 1024, seconds = 0.2 }
 
+local INPUT_PER_SECOND = 16 * 1024 * 1024 -- of a task's input, a second of patience
 local LIST_SHARE = 20 -- of the time, a list may take one part in so many
 
 local bonds = setmetatable({}, { __mode = "k" })
@@ -65,7 +66,7 @@ local function offer(bond, id)
 end
 
 local function heartbeat(bond, active)
-  local ok, reply = pcall(bond.link.ask, bond.link, "Heartbeat", {
+  local ok, reply = pcall(bond.link.ask, bond.link, "call", "Heartbeat", {
     agent_id = bond.agent_id, active_tasks = active, resources = host.resources(bond.ticks) })
   if ok then
     for _, id in ipairs(reply.pending_tasks) do offer(bond, id) end
@@ -118,7 +119,7 @@ end
 -- The list only grows, with all that the tasks were given: the longer it takes, the less often it is read.
 local function look(bond)
   local began = time.mono()
-  local ok, reply = pcall(bond.link.ask, bond.link, "ListTasks", { agent_id = bond.agent_id })
+  local ok, reply = pcall(bond.link.ask, bond.link, "states", "ListTasks", { agent_id = bond.agent_id })
   bond.list_at = time.mono() + math.max(bond.conf.task_poll, (time.mono() - began) * LIST_SHARE)
   if not ok and wire.is(reply, "RESOURCE_EXHAUSTED") then
     bond.list_at = math.huge
@@ -144,7 +145,7 @@ local function refused(id, code, message)
 end
 
 local function take(bond, id)
-  local ok, reply = pcall(bond.link.ask, bond.link, "GetTaskStatus", { task_id = id })
+  local ok, reply = pcall(bond.link.ask, bond.link, "call", "GetTaskStatus", { task_id = id })
   if not ok and wire.is(reply, "RESOURCE_EXHAUSTED") then
     return refused(id, "RESOURCE_EXHAUSTED", "the task is larger than max_recv_msg_size: " .. reply.message)
   elseif not ok then
@@ -153,8 +154,14 @@ local function take(bond, id)
   end
   local one = reply.task
   if not one or tasks.is_over(one) then return nil end
-  -- a function is not written down with the job: what it gives may be large
-  return { id = id, name = one.name, type = one.type, session = one.session_id, whole = function() return one end }
+  local size = one.config and #one.config.input_data or 0
+  return {
+    id = id, name = one.name, type = one.type, session = one.session_id,
+    -- each answer to whether it was cancelled has all of its input in it
+    beat_every = bond.conf.cancel_poll + size / INPUT_PER_SECOND,
+    -- a function is not written down with the job: what it gives may be large
+    whole = function() return one end,
+  }
 end
 
 function baaaht.claim(self)
@@ -225,7 +232,7 @@ end
 
 function baaaht.beat(self, job)
   if job.forgotten then return "lost" end
-  local ok, reply = pcall(self.bond.link.ask, self.bond.link, "GetTaskStatus", { task_id = job.id })
+  local ok, reply = pcall(self.bond.link.ask, self.bond.link, "states", "GetTaskStatus", { task_id = job.id })
   if not ok then
     if wire.is(reply, "NOT_FOUND") then return "lost" end
     error(reply, 0)

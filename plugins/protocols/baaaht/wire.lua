@@ -4,13 +4,21 @@ local grpc = require "worker.grpc"
 local log = require "worker.log"
 local protobuf = require "worker.protobuf"
 
+local messages = require "baaaht.messages"
+
 local wire = {}
 
 local SERVICE = "agent.v1.AgentService"
 
--- A list of all tasks there ever were may be long.
-local VALUES_MOST = 10000000
-local schema = protobuf.load(require "baaaht.messages", { values = VALUES_MOST })
+local schema = protobuf.load(messages)
+
+-- Who asks for the states of tasks gets all that these were given as well, again and again, and may pass
+-- over it: a message of which fewer fields are known is the same message.
+local TASK = { id = { 1, "string" }, state = { 5, "agent.v1.TaskState" } }
+local brief = protobuf.load { enums = messages.enums, messages = {
+  Task = TASK, GetTaskStatusResponse = { task = { 1, "Task" } },
+  ListTasksResponse = { tasks = { 1, "Task", repeated = true } },
+} }
 
 -- What its people call the states of a connection.
 local STATES = { idle = "Idle", connecting = "Connecting", ready = "Ready", transient_failure = "TransientFailure",
@@ -52,10 +60,17 @@ function methods:call(method, message)
   return (self.client:call(("/%s/%s"):format(SERVICE, method), message))
 end
 
---- `wire:ask(method, message)`: the same for who cannot go on without a connection: that it is lost is told
--- with kind "gone", so that the worker connects anew.
-function methods:ask(method, message)
-  local ok, reply = pcall(self.call, self, method, message)
+--- `wire:states(method, message)`: the same, of the tasks in it the ids and states only.
+function methods:states(method, message)
+  local path = ("/%s/%s"):format(SERVICE, method)
+  return (self.client:call(path, message, {
+    codec = { encode = codec(path).encode, decode = brief:message(method .. "Response").decode } }))
+end
+
+--- `wire:ask(how, method, message)`: the same as call or states, for who cannot go on without a connection:
+-- that it is lost is told with kind "gone", so that the worker connects anew.
+function methods:ask(how, method, message)
+  local ok, reply = pcall(self[how], self, method, message)
   if ok then return reply end
   if err.is(reply, "transport") then err.gone("the connection is lost: " .. reply.message) end
   error(reply, 0)
