@@ -91,6 +91,7 @@ cover: need-test ## which lines of C the specs reach
 bench: $(BUILD)/worker ## measure against the least C that does the same
 	@sh bench/run.sh $(BUILD)/worker
 	@$(BUILD)/worker spec bench/containers_spec.lua
+	@sh bench/grpc.sh $(BUILD)/worker
 
 install: $(BUILD)/worker ## install below DESTDIR and PREFIX
 	install -D -m 755 $(BUILD)/worker $(DESTDIR)$(PREFIX)/bin/worker

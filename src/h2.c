@@ -22,8 +22,6 @@
 
 #include "worker/h2_session.h"
 
-/* A frame may come on top of this; together they fit a buffer that is not given back each time. */
-#define H2_OUT		((size_t)32 * 1024)
 #define H2_OUT_MOST	((size_t)1024 * 1024)
 #define H2_READ		((size_t)64 * 1024)
 #define H2_WINDOW_LEAST ((size_t)65535)
@@ -142,6 +140,12 @@ void h2_pump(struct h2 *h2)
 	h2_soon(h2);
 }
 
+/* Unlike buf_consume it gives nothing back: the next frames need the same room. */
+static void h2_empty(struct buf *buf)
+{
+	buf->head = buf->tail = 0;
+}
+
 static void h2_written(void *arg)
 {
 	struct h2 *h2 = arg;
@@ -149,7 +153,7 @@ static void h2_written(void *arg)
 		h2_write_failed(h2);
 		return;
 	}
-	buf_consume(&h2->going, buf_size(&h2->going));
+	h2_empty(&h2->going);
 	h2_flush(h2);
 }
 
@@ -162,7 +166,7 @@ static enum sock_result h2_write(struct h2 *h2)
 	enum sock_result result =
 		sock_write(h2->sock, buf_head(&full), buf_size(&full), -1, h2_written, h2);
 	if (result == SOCK_DONE)
-		buf_consume(&h2->going, buf_size(&h2->going));
+		h2_empty(&h2->going);
 	return result;
 }
 
@@ -175,6 +179,10 @@ static void h2_flush(void *arg)
 	while (h2_pump(h2), result == SOCK_DONE && buf_size(&h2->out) > 0)
 		result = h2_write(h2);
 	loop_defer_cancel(&h2->flush); /* by the pump: there is nothing more to flush */
+	if (h2->count == 0 && result == SOCK_DONE) {
+		buf_free(&h2->out);
+		buf_free(&h2->going);
+	}
 	if (result == SOCK_FAILED)
 		h2_write_failed(h2);
 	else if (h2->reason != NULL)
@@ -273,6 +281,7 @@ static int h2_session(struct h2 *h2)
 		nghttp2_option_set_no_closed_streams(option, 1);
 		nghttp2_option_set_max_send_header_block_length(option, H2_SEND_HEADERS);
 		h2_receive_callbacks(callbacks);
+		nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_stream_copy);
 		code = h2->options.server
 			       ? nghttp2_session_server_new2(&h2->session, callbacks, h2, option)
 			       : nghttp2_session_client_new2(&h2->session, callbacks, h2, option);

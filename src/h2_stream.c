@@ -149,7 +149,7 @@ void h2_stream_over(struct h2_stream *stream, enum h2_end end, uint32_t code)
 	h2->count--;
 	stream->h2 = NULL;
 	stream->from = NULL;
-	stream->left = 0;
+	stream->left = stream->lead_left = 0;
 	if (stream->owned)
 		h2_stream_changed(stream);
 	else
@@ -203,7 +203,7 @@ int h2_stream_limit(struct h2_stream *stream, int64_t ns)
 
 bool h2_stream_idle(const struct h2_stream *stream)
 {
-	return stream->left == 0;
+	return stream->lead_left + stream->left == 0;
 }
 
 static void h2_stream_part(struct h2_stream *stream)
@@ -216,26 +216,26 @@ static void h2_stream_part(struct h2_stream *stream)
 	nghttp2_submit_trailer(stream->h2->session, stream->id, pairs, count);
 }
 
-/* nghttp2 has room for a piece of the body. */
+/* nghttp2 has room for a piece of the body: how long is it, and is it the last? */
 static ssize_t h2_stream_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t room,
 			      uint32_t *flags, nghttp2_data_source *source, void *user)
 {
+	const struct h2 *h2 = user;
 	struct h2_stream *stream = nghttp2_session_get_stream_user_data(session, id);
+	(void)to;
 	(void)source;
-	(void)user;
 	if (stream == NULL)
 		return NGHTTP2_ERR_DEFERRED; /* its RST_STREAM is on the way */
-	size_t n = stream->left < room ? stream->left : room;
-	if (n > 0)
-		memcpy(to, stream->from, n);
-	stream->from += n;
-	stream->left -= n;
-	if (stream->left > 0)
-		return (ssize_t)n;
+	if (buf_size(&h2->out) >= H2_OUT)
+		return NGHTTP2_ERR_PAUSE;
+	size_t n = stream->lead_left + stream->left;
 	if (n == 0 && !stream->ends) {
 		stream->deferred = true;
 		return NGHTTP2_ERR_DEFERRED;
 	}
+	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+	if (n > room)
+		return (ssize_t)room;
 	if (stream->ends) {
 		*flags |= NGHTTP2_DATA_FLAG_EOF;
 		if (buf_size(&stream->farewell) > 0) {
@@ -243,8 +243,40 @@ static ssize_t h2_stream_read(nghttp2_session *session, int32_t id, uint8_t *to,
 			h2_stream_part(stream);
 		}
 	}
-	h2_stream_changed(stream);
 	return (ssize_t)n;
+}
+
+static size_t h2_stream_move(char *to, const char *from, size_t n, size_t *left)
+{
+	n = n < *left ? n : *left;
+	if (n > 0)
+		memcpy(to, from, n);
+	*left -= n;
+	return n;
+}
+
+/* The frame it goes into: copied once, from where the sender has it to where it is written from. */
+int h2_stream_copy(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t n,
+		   nghttp2_data_source *source, void *user)
+{
+	struct h2 *h2 = user;
+	struct h2_stream *stream =
+		nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+	(void)source;
+	if (stream == NULL)
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	char *to = buf_reserve(&h2->out, H2_FRAME_HEAD + n);
+	if (to == NULL)
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	memcpy(to, head, H2_FRAME_HEAD);
+	const char *lead = stream->lead + stream->lead_size - stream->lead_left;
+	size_t led = h2_stream_move(to + H2_FRAME_HEAD, lead, n, &stream->lead_left);
+	stream->from +=
+		h2_stream_move(to + H2_FRAME_HEAD + led, stream->from, n - led, &stream->left);
+	buf_commit(&h2->out, H2_FRAME_HEAD + n);
+	if (h2_stream_idle(stream))
+		h2_stream_changed(stream);
+	return 0;
 }
 
 static void h2_stream_resume(struct h2_stream *stream)
@@ -255,10 +287,14 @@ static void h2_stream_resume(struct h2_stream *stream)
 	h2_pump(stream->h2);
 }
 
-int h2_stream_send(struct h2_stream *stream, const void *data, size_t n, bool ends)
+int h2_stream_send(struct h2_stream *stream, const void *lead, size_t lead_size, const void *data,
+		   size_t n, bool ends)
 {
-	if (stream->h2 == NULL || stream->ends)
+	if (stream->h2 == NULL || stream->ends || lead_size > H2_LEAD)
 		return -1;
+	if (lead_size > 0)
+		memcpy(stream->lead, lead, lead_size);
+	stream->lead_size = stream->lead_left = lead_size;
 	stream->from = data;
 	stream->left = n;
 	stream->ends = ends;

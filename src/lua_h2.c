@@ -1,10 +1,11 @@
 /* lua_h2.c -- the door to HTTP/2: worker.core.h2.  Floor 5.
  *
  *	h2.open(conn, {server=, max_header=, window=, max_streams=}) -> connection
- *	connection:request(headers [, body, ends, seconds]) -> stream     waits for nothing
- *	connection:accept() -> stream or nil     waits: the next stream of the peer; nil at the end
- *	connection:wait() -> error               waits until the connection is over; why it is
- *	connection:goaway([code, text])  connection:state() -> table  connection:close()
+ *	connection:request(headers [, body, ends, seconds, lead]) -> stream    waits for nothing;
+ *the lead are a few bytes in front of the body connection:accept() -> stream or nil     waits: the
+ *next stream of the peer; nil at the end connection:wait() -> error               waits until the
+ *connection is over; why it is connection:goaway([code, text])  connection:state() -> table
+ *connection:close()
  *
  * Headers are given as a list {name, value, ...} and come as a table by name; what comes twice is
  * joined with commas.
@@ -145,23 +146,33 @@ static struct session_box *session_check(lua_State *L)
 	return door_check(L, 1, session_type());
 }
 
+const char *lua_h2_lead(lua_State *L, int index, size_t *n)
+{
+	size_t size = 0;
+	const char *lead = luaL_optlstring(L, index, NULL, &size);
+	luaL_argcheck(L, size <= H2_LEAD, index, "a lead is 16 bytes at most");
+	if (n != NULL)
+		*n = size;
+	return lead;
+}
+
 static int core_request(lua_State *L)
 {
 	struct session_box *box = session_check(L);
-	size_t n = 0;
-	const char *body = luaL_optlstring(L, 3, NULL, &n);
+	size_t n = 0, lead_size = 0;
+	const char *body = luaL_optlstring(L, 3, NULL, &n), *lead = lua_h2_lead(L, 6, &lead_size);
 	bool ends = lua_toboolean(L, 4);
 	int64_t limit = lua_isnoneornil(L, 5) ? -1 : door_nanos(L, 5);
 	struct h2_header *headers;
 	struct err err;
-	lua_settop(L, 4);
+	lua_settop(L, 6);
 	size_t count = lua_h2_headers(L, 2, &headers);
 	struct lua_h2_stream *handle = lua_h2_stream_push(L);
 	lua_pushvalue(L, 3);
 	lua_h2_stream_anchor(L, -2);
 	if (box->h2 == NULL)
 		return lua_h2_raise_closed(L, "connection");
-	struct h2_stream *stream = h2_request(box->h2, headers, count, ends && n == 0,
+	struct h2_stream *stream = h2_request(box->h2, headers, count, ends && n + lead_size == 0,
 					      lua_h2_stream_changed, handle, &err);
 	if (stream == NULL) {
 		door_push_error(L, "transport", &err);
@@ -174,8 +185,8 @@ static int core_request(lua_State *L)
 	lua_h2_stream_opened(handle, stream);
 	if (limit >= 0 && h2_stream_limit(stream, limit) == -1)
 		return luaL_error(L, "out of memory for a timer");
-	if (n > 0)
-		h2_stream_send(stream, body, n, ends);
+	if (n + lead_size > 0)
+		h2_stream_send(stream, lead, lead_size, body, n, ends);
 	return 1;
 }
 

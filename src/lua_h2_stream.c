@@ -4,10 +4,10 @@
  *	stream:read([most]), stream:read_exactly(n) -> bytes, or nil at the end of the body
  *	stream:trailers() -> headers             after that end
  *	stream:respond(headers [, ends])
- *	stream:write(bytes [, ends]) -> whether it was taken     waits until earlier bytes are gone
- *	stream:finish(trailers)
- *	stream:sent()                            waits until all of it is on its way
- *	stream:over() -> whether it went well    waits until nothing more comes or goes
+ *	stream:all(most) -> headers, bytes, trailers    waits for the end; nothing when it is more
+ *	stream:write(bytes [, ends, lead]) -> whether it was taken    waits until earlier bytes are
+ *gone stream:finish(trailers) stream:sent()                            waits until all of it is on
+ *its way stream:over() -> whether it went well    waits until nothing more comes or goes
  *	stream:limit(seconds)  stream:reset(code)  stream:close()
  *
  * One task reads, one writes and one waits for the end at a time.  A body is sent from the Lua
@@ -209,7 +209,7 @@ static int read_give(lua_State *L, struct lua_h2_wait *wait)
 		return read_nothing(L, stream);
 	struct err err;
 	err_set(&err, 0, "the other side ended after %zu of %zu bytes", size, wait->most);
-	return lua_sock_raise(L, "closed", &err);
+	return door_raise(L, "wire", &err);
 }
 
 static int read_some_give(lua_State *L, struct lua_h2_wait *wait)
@@ -259,6 +259,35 @@ static int core_trailers(lua_State *L)
 	return 1;
 }
 
+static bool all_ready(const struct lua_h2_wait *wait)
+{
+	const struct h2_stream *stream = stream_of(wait);
+	return stream == NULL || stream->ended || stream->end != H2_END_NONE ||
+	       buf_size(&stream->in) > wait->most;
+}
+
+static int all_give(lua_State *L, struct lua_h2_wait *wait)
+{
+	struct h2_stream *stream = stream_still(L, wait);
+	size_t size = buf_size(&stream->in);
+	if (!stream->ended && stream->end != H2_END_NONE)
+		return raise_stream(L, stream);
+	if (size > wait->most)
+		return 0;
+	headers_push(L, &stream->head);
+	read_bytes(L, stream, size);
+	headers_push(L, &stream->trailers);
+	return 3;
+}
+
+/* A short answer, with a single wait. */
+static int core_all(lua_State *L)
+{
+	struct lua_h2_stream *box = read_box(L);
+	box->reader.most = (size_t)lua_tointeger(L, 2);
+	return lua_h2_wait(L, &box->reader, box, all_ready, all_give);
+}
+
 static bool over_ready(const struct lua_h2_wait *wait)
 {
 	const struct h2_stream *stream = stream_of(wait);
@@ -286,17 +315,18 @@ static bool write_ready(const struct lua_h2_wait *wait)
 	return stream == NULL || stream->end != H2_END_NONE || h2_stream_idle(stream);
 }
 
-/* write(bytes, ends) has the box at 1 and its arguments behind it, also after the wait. */
+/* write(bytes, ends, lead) has the box at 1 and its arguments behind it, also after the wait. */
 static int write_give(lua_State *L, struct lua_h2_wait *wait)
 {
 	struct lua_h2_stream *box = wait->box;
-	size_t n;
-	const char *bytes = lua_tolstring(L, 2, &n);
+	size_t n, lead_size;
+	const char *bytes = lua_tolstring(L, 2, &n), *lead = lua_tolstring(L, 4, &lead_size);
 	bool taken = box->stream != NULL;
 	if (taken) {
 		lua_pushvalue(L, 2);
 		lua_setiuservalue(L, 1, ANCHOR_BODY);
-		taken = h2_stream_send(box->stream, bytes, n, lua_toboolean(L, 3)) == 0;
+		taken = h2_stream_send(box->stream, lead, lead_size, bytes, n,
+				       lua_toboolean(L, 3)) == 0;
 	}
 	lua_pushboolean(L, taken);
 	return 1;
@@ -306,7 +336,8 @@ static int core_write(lua_State *L)
 {
 	struct lua_h2_stream *box = stream_check(L);
 	luaL_checktype(L, 2, LUA_TSTRING);
-	lua_settop(L, 3);
+	lua_settop(L, 4);
+	lua_h2_lead(L, 4, NULL);
 	return lua_h2_wait(L, &box->writer, box, write_ready, write_give);
 }
 
@@ -380,6 +411,7 @@ static const struct door_type *stream_type(void)
 		{"head", core_head},
 		{"read", core_read},
 		{"read_exactly", core_read_exactly},
+		{"all", core_all},
 		{"trailers", core_trailers},
 		{"over", core_over},
 		{"respond", core_respond},

@@ -35,7 +35,8 @@
 #include "worker/loop.h"
 #include "worker/sock.h"
 
-#define H2_HEADERS_MOST 128  /* headers of a block that we send */
+#define H2_HEADERS_MOST 128 /* headers of a block that we send */
+#define H2_LEAD		16
 #define H2_QUEUE_MOST	2048 /* frames that wait for a peer that does not read */
 
 struct h2;
@@ -96,8 +97,10 @@ struct h2_stream {
 	size_t header_room;   /* of the block that is being received */
 	bool too_much, owned; /* owned: handed out */
 	size_t want, owed;    /* bytes a reader waits for; bytes not yet given back as window */
-	const char *from;     /* bytes to send */
+	const char *from;     /* bytes to send, behind those of ${lead} */
 	size_t left;
+	char lead[H2_LEAD];
+	size_t lead_size, lead_left;
 	bool ends;     /* nothing follows ${from} but ${farewell} */
 	bool finished; /* our last frame is made */
 	bool deferred, replied, by_peer;
@@ -133,10 +136,12 @@ int h2_stream_respond(struct h2_stream *stream, const struct h2_header *headers,
 		      bool ends, struct err *err);
 
 /* h2_stream_idle(stream): all that was given to h2_stream_send has been taken (or never will be).
- * h2_stream_send(stream, data, n, ends): only when idle.  The bytes must stay until it is idle
- * again. -1 when the stream takes no more: it is over, or has been ended. */
+ * h2_stream_send(stream, lead, lead_size, data, n, ends): only when idle.  The ${data} must stay
+ * until it is idle again; the few bytes of ${lead} (H2_LEAD at most) go in front of it and are
+ * copied.  -1 when the stream takes no more: it is over, or has been ended. */
 bool h2_stream_idle(const struct h2_stream *stream);
-int h2_stream_send(struct h2_stream *stream, const void *data, size_t n, bool ends);
+int h2_stream_send(struct h2_stream *stream, const void *lead, size_t lead_size, const void *data,
+		   size_t n, bool ends);
 
 /* h2_stream_finish(stream, headers, count, err): end our direction with trailers, behind what is
  * still being sent. */

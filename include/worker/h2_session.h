@@ -14,6 +14,9 @@
 
 #include "worker/h2.h"
 
+#define H2_OUT	      ((size_t)128 * 1024) /* made ahead of the kernel */
+#define H2_FRAME_HEAD 9
+
 struct h2 {
 	struct loop *loop;
 	struct sock *sock;
@@ -53,6 +56,10 @@ void h2_stream_changed(const struct h2_stream *stream);
 
 /* h2_stream_settle(stream): give back window for what is not meant to lie here. */
 void h2_stream_settle(struct h2_stream *stream);
+
+/* h2_stream_copy: the send_data_callback of nghttp2. */
+int h2_stream_copy(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t n,
+		   nghttp2_data_source *source, void *user);
 
 /* h2_header_put(block, header): append to a block. */
 int h2_header_put(struct buf *block, const struct h2_header *header);

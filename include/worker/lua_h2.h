@@ -39,6 +39,9 @@ int lua_h2_raise_closed(lua_State *L, const char *what);
  * the table's. */
 size_t lua_h2_headers(lua_State *L, int index, struct h2_header **out);
 
+/* lua_h2_lead(L, index, n): the bytes that go in front of a body, or NULL. */
+const char *lua_h2_lead(lua_State *L, int index, size_t *n);
+
 struct lua_h2_stream {
 	struct h2_stream *stream; /* NULL once closed */
 	struct host *host;

@@ -400,8 +400,8 @@ describe("a call to a server that", function()
     { "announces four gigabytes", "\0\255\255\255\255", "RESOURCE_EXHAUSTED", "4294967295 bytes is over the ceiling" },
     { "compresses", "\1\0\0\0\1x", "UNIMPLEMENTED", "compressed" },
     { "has a flag nobody knows", "\2\0\0\0\1x", "UNIMPLEMENTED", "compressed" },
-    { "ends in a message", "\0\0\0\0\9x", nil, "ended after 1 of 9 bytes" },
-    { "ends in a prefix", "\0\0\0", nil, "ended after 3 of 5 bytes" },
+    { "ends in a message", "\0\0\0\0\9x", "INTERNAL", "ended in a message, after 6 bytes of it" },
+    { "ends in a prefix", "\0\0\0", "INTERNAL", "ended in a message, after 3 bytes of it" },
     { "answers twice", frames.message "1" .. frames.message "2", "INTERNAL", "twice" },
   } do
     it(case[1] .. ", is refused", function()
@@ -410,6 +410,19 @@ describe("a call to a server that", function()
       end))
       assert.equal(case[3], why.status)
       assert.matches(case[4], why.message)
+    end)
+  end
+
+  for _, case in ipairs { { "message", "\0\0\0\0\9x", "after 1 of 9 bytes" }, { "prefix", "\0\0\0", "after 3 of 5 bytes" } } do
+    it("ends in a " .. case[1] .. " of a stream, is refused", function()
+      local client = client_of(saying(function(id)
+        return frames.head(id) .. frames.data(id, case[2]) .. frames.status(id, 0)
+      end))
+      local one <close> = client:stream "/a.B/C"
+      one:close_send()
+      local why = talk.failure(one.receive, one)
+      assert.equal("INTERNAL", why.status)
+      assert.matches(case[3], why.message)
     end)
   end
 

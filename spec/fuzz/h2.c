@@ -137,7 +137,7 @@ static struct h2_stream *ask(struct h2 *h2)
 	struct err err;
 	struct h2_stream *stream = h2_request(h2, headers, 5, false, no_change, NULL, &err);
 	if (stream != NULL)
-		h2_stream_send(stream, "hello, world", 12, false);
+		h2_stream_send(stream, "\0\0\0\0\14", 5, "hello, world", 12, false);
 	return stream;
 }
 
@@ -149,7 +149,7 @@ static void answer(struct h2_stream *stream, unsigned which)
 	h2_stream_respond(stream, &head, 1, which % 4 == 3, &err);
 	if (which % 4 == 2)
 		h2_stream_reset(stream, NGHTTP2_CANCEL);
-	else if (h2_stream_send(stream, "hello, world", 12, false) == 0)
+	else if (h2_stream_send(stream, "\0\0\0\0\14", 5, "hello, world", 12, false) == 0)
 		h2_stream_finish(stream, &end, 1, &err);
 }
 

@@ -5,12 +5,38 @@ local text = require "worker.text"
 
 local frame = {}
 
-local SMALL = 64 * 1024 -- up to here a message is copied behind its prefix: one frame instead of two
+--- `frame.lead(bytes)`: what goes in front of a message.
+function frame.lead(bytes)
+  return string.pack(">BI4", 0, #bytes)
+end
 
 --- `frame.write(stream, bytes, ends)`: one message; false when the other side takes no more.
 function frame.write(stream, bytes, ends)
-  if #bytes <= SMALL then return stream:write(string.pack(">Bs4", 0, bytes), ends) end
-  return stream:write(string.pack(">BI4", 0, #bytes)) and stream:write(bytes, ends)
+  return stream:write(bytes, ends, string.pack(">BI4", 0, #bytes))
+end
+
+-- The length in a prefix, if it is one that we want.
+local function length(compressed, size, most, where)
+  if compressed ~= 0 then
+    error(status.new(status.CODES.UNIMPLEMENTED, "the message is compressed, and nobody offered that", where), 0)
+  elseif size > most then
+    error(status.new(status.CODES.RESOURCE_EXHAUSTED,
+      ("a message of %d bytes is over the ceiling of %d"):format(size, most), where), 0)
+  end
+  return size
+end
+
+--- `frame.only(bytes, most, where)`: the one message that these bytes are; nil when they are none.
+function frame.only(bytes, most, where)
+  if bytes == "" then return nil end
+  local size = #bytes >= 5 and length(string.byte(bytes), string.unpack(">I4", bytes, 2), most, where)
+  if not size or #bytes < 5 + size then
+    error(status.new(status.CODES.INTERNAL, ("the other side ended in a message, after %d bytes of it"):format(#bytes),
+      where), 0)
+  elseif #bytes > 5 + size then
+    error(status.new(status.CODES.INTERNAL, "the server answered twice", where), 0)
+  end
+  return bytes:sub(6)
 end
 
 --- `frame.read(stream, most, where)`: the next message's bytes, or nil at the end.  Its length is
@@ -18,13 +44,8 @@ end
 function frame.read(stream, most, where)
   local prefix = stream:read_exactly(5)
   if not prefix then return nil end
-  local compressed, size = string.unpack(">BI4", prefix)
-  if compressed ~= 0 then
-    error(status.new(status.CODES.UNIMPLEMENTED, "the message is compressed, and nobody offered that", where), 0)
-  elseif size > most then
-    error(status.new(status.CODES.RESOURCE_EXHAUSTED,
-      ("a message of %d bytes is over the ceiling of %d"):format(size, most), where), 0)
-  end
+  local compressed, announced = string.unpack(">BI4", prefix)
+  local size = length(compressed, announced, most, where)
   if size == 0 then return "" end
   local bytes = stream:read_exactly(size)
   if bytes then return bytes end
@@ -63,13 +84,11 @@ function frame.put_metadata(headers, metadata)
   return headers
 end
 
-local RESERVED = { ["content-type"] = true, ["te"] = true, ["user-agent"] = false }
-
 --- `frame.get_metadata(headers)`: what in a header block is metadata.
 function frame.get_metadata(headers)
   local metadata = {}
   for name, value in pairs(headers) do
-    if not name:find("^:") and not name:find("^grpc%-") and not RESERVED[name] then
+    if not name:find("^:") and not name:find("^grpc%-") and name ~= "content-type" and name ~= "te" then
       metadata[name] = name:find("%-bin$") and text.unbase64(value) or value
     end
   end

@@ -61,6 +61,7 @@ end
 --- `status.of_http(headers, where)`: nil when the answer's head is one of gRPC, else what it means.
 function status.of_http(headers, where)
   local http, kind = headers[":status"], headers["content-type"] or ""
+  if http == "200" and kind == "application/grpc" then return nil end
   if http ~= "200" then
     return status.new(OF_HTTP[http] or CODES.UNKNOWN, "the server answered with HTTP status " .. tostring(http), where)
   end
@@ -74,6 +75,8 @@ function status.of_failure(why, where, late)
   if not err.is(why) then return why end
   if why.kind == "limit" then
     return status.new(CODES.RESOURCE_EXHAUSTED, why.message, where)
+  elseif why.kind == "wire" then
+    return status.new(CODES.INTERNAL, why.message, where)
   elseif why.kind ~= "transport" then
     return why
   elseif why.reason == "timeout" and why.h2 or why.h2 == "CANCEL" and late then
