@@ -48,8 +48,14 @@ function tools.fields(more)
   return fields
 end
 
---- `tools.names()`: all tools there are, those of a team's own plugins included.
-function tools.names() return shelf.names() end
+--- `tools.names()`: all tools that can be used, those of a team's own plugins included.
+function tools.names()
+  local names = {}
+  for _, name in ipairs(shelf.names()) do
+    if shelf.find(name) then names[#names + 1] = name end
+  end
+  return names
+end
 
 --- `tools.about(name)`: what a tool says of its container: image, cpus, memory, pids, timeout, ...; with
 -- its `doc` and `group`.

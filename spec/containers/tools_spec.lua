@@ -73,6 +73,11 @@ describe("tools #realtime", function()
     dir:write("src/a.go", "x\nfunc TODO()\n")
     assert.equal("/workspace/src/a.go:2:func TODO()\n", box:grep { pattern = "TODO", path = "src" })
     assert.equal("", box:grep { pattern = "nothing like it" })
+    dir:write("-v", "-r\n$(id)\n")
+    assert.equal("1:-r\n", box:grep { pattern = "-r", path = "-v" })
+    assert.equal("2:$(id)\n", box:grep { pattern = "$(id)", path = "-v" })
+    assert.equal("-r\n$(id)\n", box:file_read { path = "-v" })
+    assert.equal("/workspace/-v\n", box:find { name = "-v" })
     assert.equal("/workspace/src/a.go\n", box:find { name = "*.go", type = "f" })
     assert.matches("%srw.* src\n", (box:list {}:gsub("d(rw)", " %1")))
     assert.matches("/workspace/new:\n.*/workspace/src:\n", box:list { recursive = true })
@@ -172,9 +177,11 @@ policies: { run: [ limits, timeout, workspace, env, enforce: { file: policy.yaml
     local run <close> = site:start { "--config", config }
     site:drop("runs.json", json.encode { image = "alpine:3.19", script = "sleep 600" })
     site:drop("other.json", json.encode { image = "curlimages/curl:8.6.0", script = "true" })
-    local id = program.eventually(function() return daemon:containers()[1] end)
     local client <close> = engine.open { host = daemon.host }
-    local host = client:call("GET", "/containers/" .. id .. "/json").json.HostConfig
+    local host = program.eventually(function()
+      local id = daemon:containers("running")[1]
+      return id and client:call("GET", "/containers/" .. id .. "/json").json.HostConfig
+    end)
     assert.same({ 250000000, 256, "none", true }, { host.NanoCpus, host.PidsLimit, host.NetworkMode, host.ReadonlyRootfs })
     local refused = site:result "other"
     assert.equal("error", refused.state)

@@ -183,6 +183,22 @@ describe("the policy enforce", function()
     assert.equal(50, asked.pids)
   end)
 
+  it("does not look when it is disabled, and says so", function()
+    local silent = { name = "silent", run = function() return { state = "success" } end }
+    assert.equal("success", runner({ { "shell", {}, plugin = silent } }, { file = file "mode: disabled\n" })(job()).state)
+    assert.same({ "allowed", "disabled" }, { events[1][2].decision, events[1][2].mode })
+  end)
+
+  it("sees the volumes that an image brings along", function()
+    local fake = engines.fake { image = { Id = "x", RepoTags = { "there:1" }, Config = { Volumes = { ["/data"] = {} } } } }
+    local text = "mounts: { allow_tmpfs: true, allow_volumes: %s }\n"
+    local result = docker(fake, text:format "false")(job())
+    assert.same({ "mount.volume.disabled" }, result.rules)
+    assert.matches("/data", result.reason)
+    assert.equal("success", docker(fake, text:format "true")(job()).state)
+    assert.equal("success", docker(fake, text:format "false")(job { container = { tmpfs = { ["/data"] = 1024 } } }).state)
+  end)
+
   it("refuses an executor that does not say what it would run", function()
     local silent = { name = "silent", run = function() error "it ran" end }
     local result = pcall(runner({ { "shell", {}, plugin = silent } }, { file = file "mode: permissive\n" }), job())

@@ -130,9 +130,9 @@ end
 local function mounts_of(engine, conf, asked, ctx)
   local list = json.array {}
   for _, mount in ipairs(conf.mounts) do
-    local there, why = fs.stat(mount.source)
-    if engine.address.is_local and not there then err.raise("engine", ("mount: %s"):format(tostring(why))) end
-    list[#list + 1] = bind(conf, mount.source, mount.target, mount.write)
+    local real, why = fs.realpath(mount.source)
+    if engine.address.is_local and not real then err.raise("engine", ("mount: %s"):format(tostring(why))) end
+    list[#list + 1] = bind(conf, engine.address.is_local and real or mount.source, mount.target, mount.write)
   end
   for _, mount in ipairs(asked.mounts or {}) do list[#list + 1] = asked_mount(conf, mount, granted[asked]) end
   if conf.workspace and ctx.workdir then

@@ -13,7 +13,17 @@ local function size_of(options)
   return size and math.tointeger(tonumber(size))
 end
 
-local function mounts_of(host)
+-- A directory that the image declares becomes a volume without a name, writable whatever the rest is.
+local function add_volumes(list, image)
+  local declared = type(image.Config) == "table" and image.Config.Volumes
+  local taken = {}
+  for _, mount in ipairs(list) do taken[mount.target] = true end
+  for target in pairs(type(declared) == "table" and declared or {}) do
+    if not taken[target] then list[#list + 1] = { type = "volume", source = "", target = target, write = true } end
+  end
+end
+
+local function mounts_of(host, image)
   local list = {}
   for i, mount in ipairs(host.Mounts or {}) do
     list[i] = { type = mount.Type, source = mount.Source, target = mount.Target, write = not mount.ReadOnly }
@@ -21,6 +31,7 @@ local function mounts_of(host)
   for target, options in pairs(host.Tmpfs or {}) do
     list[#list + 1] = { type = "tmpfs", target = target, size = size_of(options), write = true }
   end
+  if image then add_volumes(list, image) end
   return list
 end
 
@@ -40,7 +51,7 @@ function plan.of(spec, image)
   return {
     isolation = "container", image = spec.Image, image_names = image and names_of(image), user = spec.User,
     cpus = host.NanoCpus and host.NanoCpus / NANO, memory = host.Memory, memory_swap = host.MemorySwap, pids = host.PidsLimit,
-    network = host.NetworkMode, ports = {}, mounts = mounts_of(host), read_only = host.ReadonlyRootfs,
+    network = host.NetworkMode, ports = {}, mounts = mounts_of(host, image), read_only = host.ReadonlyRootfs,
     privileged = host.Privileged == true, capabilities = table.move(host.CapAdd or {}, 1, #(host.CapAdd or {}), 1, {}),
     labels = spec.Labels, argv = spec.Entrypoint or spec.Cmd,
   }

@@ -172,7 +172,7 @@ rule("mount.bind.source_not_allowed", {
   end,
 })
 
-rule("mount.volume.disabled", { check = switched("volume", "allow_volumes", "volumes", "source") })
+rule("mount.volume.disabled", { check = switched("volume", "allow_volumes", "volumes", "target") })
 
 rule("mount.volume.not_allowed", {
   check = function(policy, plan)
