@@ -20,15 +20,21 @@ local function begin(self, entry, print)
   return one
 end
 
+local function tell(self, name, facts)
+  if #self.feeds == 0 then return end
+  local told = event.new(self.worker, name, facts)
+  if not told then return end
+  for _, one in ipairs(self.feeds) do one:offer(told) end
+end
+
 --- `sinks.open(conf, events)`: a feed for each of conf.events, from now on; to be closed.
 function sinks.open(conf, events)
   local self = setmetatable({ events = events, feeds = {}, ending = {} }, meta)
   self:apply(conf)
   events:listen(function(name, facts)
-    if #self.feeds == 0 then return end
-    local told = event.new(self.worker, name, facts)
-    if not told then return end
-    for _, one in ipairs(self.feeds) do one:offer(told) end
+    local ok, why = pcall(tell, self, name, facts)
+    if ok then return end
+    for _, one in ipairs(self.feeds) do one:lost(tostring(why)) end
   end)
   return self
 end

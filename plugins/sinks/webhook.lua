@@ -19,7 +19,7 @@ sink.config = {
   style = { "enum", values = { "standard", "cloudevents", "cloudevents-binary" }, default = "standard",
     doc = "How an event looks: { type, timestamp, data }, or a CloudEvent of either kind." },
   headers = { "map", of = { "secret" }, default = {}, doc = "More headers for every request." },
-  timeout = { "duration", default = "15s", min = "100ms", doc = "For one try." },
+  timeout = { "duration", default = "15s", min = "100ms", max = "50s", doc = "For one try." },
   ca = { "path", doc = "Certificates to trust, instead of the system's." },
 }
 

@@ -155,6 +155,57 @@ describe("an event sink", function()
     assert.equal("100", sink.got[100])
   end)
 
+  it("that does not flush never gets an event twice that has arrived", function()
+    local tries = {}
+    local sink = fake { publish = function(_, event)
+      local id = event.job.id
+      tries[id] = (tries[id] or 0) + 1
+      task.sleep(50) -- slow, but each for itself in time
+      if id == "2" and tries[id] == 1 then err.raise("transport", "reset", { reason = "reset" }) end
+    end }
+    local all, happen, counts = worker(entry(sink))
+    happen(1, 2, 3, 4)
+    task.sleep(300)
+    all:close()
+    assert.same({ ["1"] = 1, ["2"] = 2, ["3"] = 1, ["4"] = 1 }, tries)
+    assert.same({ delivered = 4, dropped = 0 }, counts)
+  end)
+
+  it("that flushes gets fewer at once when they are large", function()
+    local sizes = {}
+    local sink = fake { publish = function(self) self.n = (self.n or 0) + 1 end, open = function() return {} end,
+      flush = function(self)
+        sizes[#sizes + 1] = self.n
+        self.n = 0
+      end }
+    local all, _, _, emitter = worker(entry(sink, { output = true }))
+    for i = 1, 6 do
+      emitter:emit("job.finished", { server = "ci", job = { id = tostring(i) }, ctx = {},
+        result = { state = "success", output = { stdout = ("x"):rep(400000) } } })
+    end
+    all:close()
+    assert.same({ 3, 3 }, sizes)
+  end)
+
+  it("goes on after an event that cannot be told, and after a bug of the worker's own", function()
+    local sink = fake()
+    local all, happen, counts, emitter = worker(entry(sink))
+    emitter:emit("job.claimed", { server = "ci", job = { id = {} } })
+    assert.equal(1, counts.dropped)
+    happen(1)
+    task.sleep(1)
+    local worked = all.feeds[1].trouble.worked
+    all.feeds[1].trouble.worked = function() error "a slip of ours" end
+    happen(2)
+    task.sleep(0.5)
+    all.feeds[1].trouble.worked = worked
+    happen(3)
+    task.sleep(5)
+    all:close()
+    assert.same({ "1", "2", "3" }, sink.got)
+    assert.equal(1, count "^error sink%.error .*a slip of ours")
+  end)
+
   it("that is dead delays nobody: events are queued, and the oldest are dropped and counted", function()
     local sink = fake { open = function() task.sleep(1e9) end }
     local other = fake()

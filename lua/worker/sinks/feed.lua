@@ -16,9 +16,12 @@ local time = require "worker.time"
 
 local feed = {}
 
-local BATCH = 64                  -- events between two flushes
+local BATCH = 64                  -- events between two flushes; one for who does not flush, so that none
+                                  -- is repeated that has arrived
+local BATCH_BYTES = 1024 * 1024   -- or fewer of them, if they are large
 local BYTES_MOST = 16 * 1024 * 1024
 local PATIENCE = 60               -- for one batch
+local BUG_PAUSE = 1
 local CLOSE_PATIENCE = 5
 local BACKOFF = { first = 0.5, factor = 2, most = 60 }
 
@@ -93,9 +96,20 @@ function methods:offer(told)
   self.woken:fire()
 end
 
+--- `feed:lost(why)`: there was an event for this sink, and it could not even be queued.
+function methods:lost(why)
+  drop(self, 1, why)
+end
+
+local function has_room(self)
+  local bytes = 0
+  for _, item in ipairs(self.batch) do bytes = bytes + item.size end
+  return #self.batch < (self.plugin.flush and BATCH or 1) and bytes < BATCH_BYTES
+end
+
 -- The next events to hand over, without those that are too old.
 local function fill(self)
-  while #self.batch < BATCH and self.first <= self.last do self.batch[#self.batch + 1] = pop(self) end
+  while self.first <= self.last and has_room(self) do self.batch[#self.batch + 1] = pop(self) end
   local due, kept = sys.mono() - self.keep, {}
   for _, item in ipairs(self.batch) do
     if item.at >= due then kept[#kept + 1] = item end
@@ -205,18 +219,26 @@ local function deliver(self)
   end
 end
 
---- `feed:run()`: the task of this sink.
+local function work(self)
+  while self:waiting() == 0 and not self.reopening do
+    self.idle:fire(1 << 20)
+    self.woken:wait()
+  end
+  if self.reopening then
+    self.reopening = false
+    shut(self)
+  end
+  if self:waiting() > 0 then deliver(self) end
+end
+
+--- `feed:run()`: the task of this sink. What fails in it (memory, perhaps) is no reason to stop telling.
 function methods:run()
   while true do
-    while self.first > self.last and not self.reopening do
-      self.idle:fire(1 << 20)
-      self.woken:wait()
+    local ok, why = task.try(work, self)
+    if not ok then
+      log.error("sink.error", ("event sink %s: %s"):format(self.name, tostring(why)), { sink = self.name })
+      task.sleep(BUG_PAUSE)
     end
-    if self.reopening then
-      self.reopening = false
-      shut(self)
-    end
-    if self.first <= self.last then deliver(self) end
   end
 end
 

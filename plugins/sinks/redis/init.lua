@@ -17,7 +17,7 @@ sink.config = {
     doc = "json is the event as it is; queue is evaluation:running, completed and failed as the Crucible platform has them." },
   channel = { "string", default = "worker:{name}", min = 1, max = 200,
     doc = "The channel of format json; {name}, {server}, {worker} and {job} are filled in." },
-  timeout = { "duration", default = "10s", min = "100ms", doc = "For connecting, and for every answer." },
+  timeout = { "duration", default = "10s", min = "100ms", max = "50s", doc = "For connecting, and for every answer." },
   tls = { "record", doc = "How rediss:// checks the server, and who we are.", fields = {
     ca = { "path", doc = "Certificates to trust, instead of the system's." },
     cert = { "path", doc = "Our certificate, where the server asks for one." },
