@@ -23,6 +23,7 @@
 #include "worker/h2_session.h"
 
 #define H2_OUT_MOST	((size_t)1024 * 1024)
+#define H2_SHARE	((size_t)512 * 1024)
 #define H2_READ		((size_t)64 * 1024)
 #define H2_WINDOW_LEAST ((size_t)65535)
 #define H2_SEND_HEADERS ((size_t)128 * 1024)
@@ -58,7 +59,7 @@ static void h2_end(struct h2 *h2)
 	h2_last_words(h2);
 	sock_stop(h2->sock, &h2->sock->writer);
 	loop_defer_cancel(&h2->flush);
-	loop_defer_cancel(&h2->begin);
+	loop_defer_cancel(&h2->more);
 	sock_close(h2->sock);
 	nghttp2_session_del(h2->session);
 	h2->session = NULL;
@@ -217,20 +218,27 @@ static void h2_feed(struct h2 *h2, const char *bytes, size_t n)
 }
 
 static void h2_readable(void *arg);
+static void h2_more(void *arg);
 
 static enum sock_result h2_read(struct h2 *h2)
 {
 	return sock_read(h2->sock, SOCK_SOME, H2_READ, -1, h2_readable, h2);
 }
 
+/* A peer that sends without end gets its share of a turn; small frames cost more than they weigh.
+ */
 static void h2_read_on(struct h2 *h2, enum sock_result result)
 {
 	struct sock *sock = h2->sock;
-	while (result == SOCK_DONE && h2->reason == NULL) {
+	size_t fed = 0;
+	while (result == SOCK_DONE && h2->reason == NULL && fed < H2_SHARE) {
+		fed += sock->reader.size;
 		h2_feed(h2, sock_bytes(sock), sock->reader.size);
 		sock_take(sock, sock->reader.size);
 		result = h2_read(h2);
 	}
+	if (result == SOCK_DONE && h2->reason == NULL)
+		loop_defer(h2->loop, &h2->more, h2_more, h2);
 	if (result == SOCK_END || result == SOCK_FAILED)
 		h2_lost(h2, result, &sock->reader);
 	else
@@ -243,7 +251,7 @@ static void h2_readable(void *arg)
 	h2_read_on(h2, h2->sock->reader.result);
 }
 
-static void h2_begin(void *arg)
+static void h2_more(void *arg)
 {
 	struct h2 *h2 = arg;
 	h2_read_on(h2, h2_read(h2));
@@ -318,7 +326,7 @@ struct h2 *h2_open(struct loop *loop, struct sock *sock, const struct h2_options
 	}
 	h2_pump(h2);
 	/* From the loop, so that nobody is told anything before h2_open has returned. */
-	loop_defer(loop, &h2->begin, h2_begin, h2);
+	loop_defer(loop, &h2->more, h2_more, h2);
 	return h2;
 }
 

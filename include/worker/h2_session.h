@@ -25,8 +25,8 @@ struct h2 {
 	struct list streams;	  /* not over */
 	struct list incoming;	  /* of those: not handed out yet */
 	size_t count;
-	struct buf out, going; /* frames to send; frames being sent */
-	struct loop_work begin;
+	struct buf out, going;	/* frames to send; frames being sent */
+	struct loop_work more;	/* to be read: the beginning, or a fast peer's next share */
 	struct loop_work flush; /* once per turn, so that the frames of many tasks go together */
 	bool mute;		/* the peer takes nothing any more */
 	bool going_away;

@@ -187,7 +187,7 @@ function retry.classify(err)
   local kind = type(err) == "table" and err.kind
   if kind == "transport" then return err.reason == "too_big" and "stop" or "retry" end
   if kind == "http" then return by_status(err.status or 0) end
-  if kind == "grpc" then return GRPC[err.code] or "stop" end
+  if kind == "grpc" then return err.reason ~= "too_big" and GRPC[err.code] or "stop" end
   if kind == "redis" then return REDIS[err.code] or "stop" end
   if kind == "wire" then return "retry" end
   if kind == "file" then return PASSING[err.name] and "retry" or "stop" end

@@ -19,6 +19,10 @@ local function services()
       call.trailers["x-count"] = "7"
     end },
     First = { stream = function(call) call:send(call:receive()) end },
+    Tail = function(message, call)
+      call.trailers["x-tail"] = "7"
+      return message
+    end,
     Cut = function(_, call) call.connection:close() end,
     Meta = { stream = function(call)
       call:begin { ["x-head"] = call.metadata["x-text"], ["x-bytes-bin"] = call.metadata["x-bytes-bin"] }
@@ -101,6 +105,42 @@ describe("a client and a server", function()
     assert.equal("DEADLINE_EXCEEDED", why.status)
     task.sleep(1)
     assert.equal(0, server.busy)
+  end)
+
+  it("end a call that is cancelled, and the handler with it", function()
+    local task_of_call = task.start(client.call, client, "/a.B/Slow", "x")
+    task.sleep(1)
+    assert.equal(1, server.busy)
+    task_of_call:cancel("enough")
+    local ok, why = task_of_call:join()
+    assert.is_false(ok)
+    assert.equal("cancelled", why.kind)
+    task.sleep(1)
+    assert.equal(0, server.busy)
+    assert.equal("<x>", (client:call("/a.B/Echo", "x")))
+  end)
+
+  it("give the metadata of a unary call, too", function()
+    local reply, call = client:call("/a.B/Tail", "x")
+    assert.equal("x", reply)
+    assert.equal("7", call.trailers["x-tail"])
+    assert.same({}, call.headers)
+  end)
+
+  it("wait for a slow receiver, and lose nothing", function()
+    local call <close> = client:stream "/a.B/Shout"
+    local sent = task.start(function()
+      for i = 1, 200 do call:send(("x"):rep(30000) .. i) end
+      call:close_send()
+    end)
+    task.sleep(100)
+    assert.equal("parked", sent:state())
+    local count = 0
+    for message in function() return call:receive() end do
+      count = count + 1
+      assert.equal(("X"):rep(30000) .. count, message)
+    end
+    assert.equal(200, count)
   end)
 
   it("talk in both directions at once", function()
@@ -217,7 +257,7 @@ describe("a client without a server", function()
   end)
 
   it("refuses a target that is none", function()
-    for _, target in ipairs { "", "nowhere", "http://x", "unix:", "host:port" } do
+    for _, target in ipairs { "", "nowhere", "http://x", "unix:", "host:port", "host:65536", "a b:80", "[::1]" } do
       local why = talk.failure(grpc.client, { target = target })
       assert.is_true(err.is(why, "config"), target)
     end

@@ -200,6 +200,7 @@ describe("retry.classify", function()
     end
     assert.equal("stop", verdict("transport", { reason = "too_big" }))
     assert.equal("stop", verdict("grpc", { code = 3 }))
+    assert.equal("stop", verdict("grpc", { code = 8, reason = "too_big" }))
     assert.equal("stop", verdict("file", { name = "EACCES" }))
     assert.equal("stop", retry.classify("a plain string is a bug"))
     assert.equal("stop", retry.classify(nil))

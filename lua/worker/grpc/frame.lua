@@ -20,8 +20,7 @@ local function length(compressed, size, most, where)
   if compressed ~= 0 then
     error(status.new(status.CODES.UNIMPLEMENTED, "the message is compressed, and nobody offered that", where), 0)
   elseif size > most then
-    error(status.new(status.CODES.RESOURCE_EXHAUSTED,
-      ("a message of %d bytes is over the ceiling of %d"):format(size, most), where), 0)
+    error(status.too_big(("a message of %d bytes is over the ceiling of %d"):format(size, most), where), 0)
   end
   return size
 end
@@ -58,8 +57,7 @@ function frame.check(bytes, most, where)
   if type(bytes) ~= "string" then
     error(("%s: a message must be bytes (or give a codec), got %s"):format(where, type(bytes)), 0)
   elseif #bytes > most then
-    error(status.new(status.CODES.RESOURCE_EXHAUSTED,
-      ("a message of %d bytes is over the ceiling of %d"):format(#bytes, most), where), 0)
+    error(status.too_big(("a message of %d bytes is over the ceiling of %d"):format(#bytes, most), where), 0)
   end
   return bytes
 end

@@ -44,6 +44,13 @@ function status.new(code, said, where)
     { code = code, status = name, said = said })
 end
 
+--- `status.too_big(said, where)`: over a ceiling of ours: trying again would not help.
+function status.too_big(said, where)
+  local why = status.new(CODES.RESOURCE_EXHAUSTED, said, where)
+  why.reason = "too_big"
+  return why
+end
+
 --- `status.read(headers, where)`: nil when the header block says OK, else the error it says; false
 -- when it says nothing.
 function status.read(headers, where)
@@ -74,7 +81,7 @@ end
 function status.of_failure(why, where, late)
   if not err.is(why) then return why end
   if why.kind == "limit" then
-    return status.new(CODES.RESOURCE_EXHAUSTED, why.message, where)
+    return status.too_big(why.message, where)
   elseif why.kind == "wire" then
     return status.new(CODES.INTERNAL, why.message, where)
   elseif why.kind ~= "transport" then

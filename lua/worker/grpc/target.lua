@@ -12,9 +12,8 @@ local function place(where)
   if name then return { unix = "@" .. name } end
   local rest = where:match("^dns:///?(.+)$") or where:match("^dns:([^/]+)$") or where:match("^ipv4:(.+)$")
     or where:match("^ipv6:(.+)$") or where
-  if rest:find("^[%w%.%-_]*:%d+$") or rest:find("^%[[%x:%.]+%]:%d+$") or rest:find("^%*:%d+$") then
-    return { address = rest }
-  end
+  local port = rest:match("^[%w%.%-_]*:(%d+)$") or rest:match("^%[[%x:%.]+%]:(%d+)$") or rest:match("^%*:(%d+)$")
+  if port and #port <= 5 and tonumber(port) <= 65535 then return { address = rest } end
 end
 
 --- `target.parse(where)`: options for worker.sock (unix= or address=) and the authority to name.
