@@ -1,11 +1,11 @@
 /* lua_spawn.c -- a spawn request read from a Lua table.  Floor 5.  See worker/lua_spawn.h.
  *
- * The table is what lua/worker/process.lua makes of the options people write:
+ * The table holds the options of process.spawn as people write them:
  *
- *	argv = {"sh", "-c", ...}     env = {K = V, ...}     path = "/bin:..."   cwd = "/x"
+ *	argv = {"sh", "-c", ...}     env = {K = V, ...}     cwd = "/x"
  *	rlimits = {nofile = 1024, cpu = {60, 65}, core = "unlimited"}           umask = 18
  *	user = "name" or "1000"      group = the same       nice, oom_score_adj = integers
- *	fds = {[to] = from}          outlive, no_new_privileges, plain = booleans
+ *	fds = {[to] = from}          pdeathsig, new_privileges, plain = booleans
  */
 #include "worker/lua_spawn.h"
 
@@ -123,6 +123,19 @@ static const char *const *read_env(lua_State *L, int index, const char *extra)
 	return vector;
 }
 
+/* A program without a slash is looked for where the child itself would look. */
+static const char *search_path(lua_State *L, int index)
+{
+	const char *path = NULL;
+	if (lua_getfield(L, index, "env") == LUA_TTABLE) {
+		if (lua_getfield(L, -1, "PATH") == LUA_TSTRING)
+			path = lua_tostring(L, -1);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+	return path;
+}
+
 /* --- limits --- */
 
 /* The amount on top of the stack, popped. */
@@ -198,7 +211,7 @@ void lua_spawn_request(lua_State *L, int index, const char *tag, struct spawn_re
 	*request = SPAWN_REQUEST;
 	request->argv = read_argv(L, index);
 	request->envp = read_env(L, index, tag);
-	request->path = take_field(L, index, "path");
+	request->path = search_path(L, index);
 	request->cwd = take_field(L, index, "cwd");
 	request->user = take_field(L, index, "user");
 	request->group = take_field(L, index, "group");
@@ -206,8 +219,8 @@ void lua_spawn_request(lua_State *L, int index, const char *tag, struct spawn_re
 	request->nice = (int)door_integer(L, index, "nice", -40, 40, 0);
 	request->oom_score_adj =
 		(int)door_integer(L, index, "oom_score_adj", -1000, 1000, SPAWN_OOM_KEEP);
-	request->outlive = door_bool(L, index, "outlive", false);
-	request->no_new_privileges = door_bool(L, index, "no_new_privileges", false);
+	request->outlive = !door_bool(L, index, "pdeathsig", true);
+	request->no_new_privileges = !door_bool(L, index, "new_privileges", true);
 	request->plain = door_bool(L, index, "plain", false);
 	read_limits(L, index, request);
 	read_files(L, index, request);

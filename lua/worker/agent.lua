@@ -138,13 +138,17 @@ local function accept(server, scope, job, place)
   return true
 end
 
--- How many claimers are in a step, for who waits until none is.
-local function counted(server, step, fn)
-  server[step] = server[step] + 1
-  local ok, why = pcall(fn)
+local function uncount(server, step, ok, result)
   server[step] = server[step] - 1
   server.changed:fire(1 << 20)
-  if not ok then error(why, 0) end
+  if not ok then error(result, 0) end
+  return result
+end
+
+-- How many claimers are in a step, for who waits until none is.
+local function counted(server, step, fn, ...)
+  server[step] = server[step] + 1
+  return uncount(server, step, pcall(fn, server, ...))
 end
 
 -- A job that nobody here could run now is left to others, if there may be any.
@@ -157,12 +161,10 @@ end
 -- With a place in hand: one claim and what becomes of it.
 local function claim_for(server, scope, place)
   if not link.wait_ready(server) or not wait_able(server) then return false end
-  local job
-  counted(server, "claiming", function() job = claim(server) end)
+  local job = counted(server, "claiming", claim)
   if job == "end" then server:drain("the server has no more work") end
   if job == nil or job == "end" then return false end
-  local taken
-  counted(server, "accepting", function() taken = accept(server, scope, job, place) end)
+  local taken = counted(server, "accepting", accept, scope, job, place)
   if not taken then server:pause(USELESS_PAUSE) end
   return taken
 end

@@ -19,6 +19,7 @@ local sys = require "worker.core.sys"
 local cgroup = {}
 
 local LIMITS = { "memory", "swap", "cpus", "pids" }
+local NOTHING = {}
 
 local MODES = { auto = true, v2 = true, v1 = true, none = true }
 
@@ -135,6 +136,7 @@ end
 -- asked for and that nobody keeps.
 function cgroup.create(name, limits)
   cgroup.open()
+  if not next(limits or NOTHING) and state.place then return create(name), {} end
   local asked, missing = {}, {}
   for _, limit in ipairs(LIMITS) do
     asked[limit] = limits and limits[limit]

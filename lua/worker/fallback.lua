@@ -29,7 +29,7 @@ local meta = { __index = methods, __name = "worker.fallback" }
 --- `fallback.new(executors, options)`: executors: a list of { name=, plugin=, conf= }; options: strict,
 -- server (its name), emit = function(event, facts).
 function fallback.new(executors, options)
-  local self = setmetatable({ members = {}, by_name = {}, strict = options.strict, server = options.server,
+  local self = setmetatable({ members = {}, by_name = {}, order = {}, strict = options.strict, server = options.server,
     emit = options.emit or function() end }, meta)
   for i, executor in ipairs(executors) do
     local name = executor.name or executor.plugin.name or tostring(i)
@@ -40,7 +40,9 @@ function fallback.new(executors, options)
       end) }
     self.members[i] = member
     self.by_name[name] = member
+    self.order[i] = name
   end
+  self.first = { self.order[1] }
   return self
 end
 
@@ -122,6 +124,7 @@ end
 
 -- The names to try, in order.
 local function plan(self, job)
+  if job.executor == nil then return (self.strict or job.strict) and self.first or self.order end
   local names, seen = {}, {}
   local function add(name)
     if not seen[name] then names[#names + 1] = name end

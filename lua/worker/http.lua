@@ -128,7 +128,7 @@ local function feed(transfer, request)
 end
 
 local function exchange_whole(self, request)
-  local transfer <close> = self.core:start(request.wire)
+  local transfer <close> = self.core:start(request)
   feed(transfer, request)
   local status, head, body = transfer:answer()
   return replies.new(request, status, head, body)
@@ -137,7 +137,7 @@ end
 -- What the caller wants as a stream is only a stream when the status is the expected one; else it
 -- is an explanation, of which the beginning will do.
 local function exchange_stream(self, request)
-  local transfer = self.core:start(request.wire)
+  local transfer = self.core:start(request)
   local reply = replies.new(request)
   local guard <close> = replies.guard(reply, transfer)
   feed(transfer, request)
@@ -155,7 +155,7 @@ local function exchange_stream(self, request)
 end
 
 local function exchange(self, request)
-  if request.wire.stream then return exchange_stream(self, request) end
+  if request.stream then return exchange_stream(self, request) end
   return exchange_whole(self, request)
 end
 

@@ -9,6 +9,7 @@ job.STATES = {
 }
 
 local ID_MOST = 512
+local TEXTS = { "image", "cwd", "stdin" }
 
 local function is_list_of_strings(value)
   if type(value) ~= "table" or #value == 0 then return false end
@@ -49,7 +50,7 @@ function job.check(value)
     return "timeout must be a number of seconds"
   end
   if value.retries ~= nil and math.type(value.retries) ~= "integer" then return "retries must be a whole number" end
-  for _, field in ipairs { "image", "cwd", "stdin" } do
+  for _, field in ipairs(TEXTS) do
     if value[field] ~= nil and type(value[field]) ~= "string" then return field .. " must be a string" end
   end
   if value.executor ~= nil and type(value.executor) ~= "string" and not is_list_of_strings(value.executor) then

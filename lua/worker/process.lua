@@ -36,8 +36,14 @@ local function check_options(options)
   end
 end
 
-local function id(value)
-  return value and tostring(value) or nil
+-- Users and groups by number are text for the core, as their names are.
+local function with_names(options)
+  local user, group = options.user, options.group
+  if type(user) ~= "number" and type(group) ~= "number" then return options end
+  local copy = {}
+  for name, value in pairs(options) do copy[name] = value end
+  copy.user, copy.group = user and tostring(user), group and tostring(group)
+  return copy
 end
 
 --- `process.spawn(options) -> child`: start a program; waits until its exec has succeeded, else
@@ -51,15 +57,7 @@ end
 -- environment gets one more entry, WORKER_JOB_TAG, by which the child's descendants are found).
 function process.spawn(options)
   check_options(options)
-  local handle = core.spawn {
-    argv = options.argv, env = options.env, path = options.env and options.env.PATH, cwd = options.cwd,
-    stdin = options.stdin, merge = options.merge, output_limit = options.output_limit,
-    rlimits = options.rlimits, umask = options.umask,
-    user = id(options.user), group = id(options.group),
-    nice = options.nice, oom_score_adj = options.oom_score_adj,
-    outlive = options.pdeathsig == false, no_new_privileges = options.new_privileges == false,
-    cgroup = options.cgroup, fds = options.fds, plain = options.plain,
-  }
+  local handle = core.spawn(with_names(options))
   return setmetatable({
     handle = handle, cgroup = options.cgroup, pid = handle:pid(), leaked = false,
   }, meta)

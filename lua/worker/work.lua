@@ -135,28 +135,33 @@ local function wait_shipped(server, job, shipper)
   end
 end
 
--- The scope of a running job: its lease, its log, and the run itself.
+-- From here on the calling task can be cancelled as the job.
+local function run_and_collect(server, job, ctx)
+  local body = task.self()
+  function ctx.cancel(reason)
+    ctx.cancel_reason = ctx.cancel_reason or reason
+    if not ctx.over then body:cancel(reason) end
+  end
+  if ctx.cancel_reason then ctx.cancel(ctx.cancel_reason) end
+  local result = verdict(server, job, ctx)
+  ctx.over = true
+  task.forgive() -- a cancel that came too late for the run must not hit the report
+  return collect(server, job, ctx, result)
+end
+
+-- The run, with its lease and its log beside it where the protocol has them.
 local function run_in_scope(server, job, ctx)
-  local result
-  task.scope(function(scope)
-    local body = task.self()
-    function ctx.cancel(reason)
-      ctx.cancel_reason = ctx.cancel_reason or reason
-      if not ctx.over then body:cancel(reason) end
-    end
-    if ctx.cancel_reason then ctx.cancel(ctx.cancel_reason) end
+  if not server.plugin.beat and not ctx.joblog then return run_and_collect(server, job, ctx) end
+  return task.scope(function(scope)
     if server.plugin.beat then scope:spawn(keep_lease, server, job, ctx) end
     local shipper = ctx.joblog and scope:spawn(ship_log, server, job, ctx)
-    result = verdict(server, job, ctx)
-    ctx.over = true
-    task.forgive() -- a cancel that came too late for the run must not hit the report
-    result = collect(server, job, ctx, result)
+    local result = run_and_collect(server, job, ctx)
     if shipper then
       ctx.joblog:close()
       wait_shipped(server, job, shipper)
     end
+    return result
   end)
-  return result
 end
 
 -- The worker had to stop before the server could be told.
@@ -244,11 +249,16 @@ local function tell(server, job, result)
   server.settled[job.id] = nil
 end
 
+-- More digits would be written down, and mean nothing.
+local function to_microseconds(seconds)
+  return math.floor(seconds * 1e6) / 1e6
+end
+
 local function complete(server, job, ctx, result)
   if not result.output then result.output, result.dropped = context.output(ctx) end
   result.executor, result.fallback = ctx.executor, ctx.fallback
-  result.duration = sys.mono() - ctx.began
-  result.finished = sys.wall()
+  result.duration = to_microseconds(sys.mono() - ctx.began)
+  result.finished = to_microseconds(sys.wall())
   server.done = server.done + 1
   link.emit(server, "job.finished", { job = job, ctx = ctx, result = result })
   if result.state == "lost" then

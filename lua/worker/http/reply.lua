@@ -121,7 +121,7 @@ local function decode_json(reply)
   if body == nil then
     error("http: a streamed reply has no json; read it with chunks()", 3)
   end
-  if body == "" and (reply.status == 204 or reply.request.wire.method == "HEAD") then return nil end
+  if body == "" and (reply.status == 204 or reply.request.method == "HEAD") then return nil end
   local ok, value = pcall(require "worker.json".decode, body, { max_bytes = #body + 1 })
   if ok then return value end
   errors.raise("wire", ("%s: answered %d with a body that is not JSON (%s): %s"):format(

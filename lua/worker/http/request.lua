@@ -1,6 +1,6 @@
 -- http/request.lua: what a request is made of.
 --
--- A request is a table with the `wire` options for the core, and what to do with the reply.  Client
+-- A request is a table with the options for the core, and what to do with the reply.  Client
 -- headers and the bearer belong to the client's own base: they do not go to other hosts, neither
 -- by an absolute address nor by a redirect.
 local core = require "worker.core.http"
@@ -204,21 +204,20 @@ local function take_body(self, options)
       given = name
     end
   end
-  local wire = self.wire
   if given == "json" then
-    wire.body, self.content_type = require "worker.json".encode(options.json), "application/json"
+    self.body, self.content_type = require "worker.json".encode(options.json), "application/json"
   elseif given == "form" then
-    wire.body = encode_pairs(options.form)
+    self.body = encode_pairs(options.form)
     self.content_type = "application/x-www-form-urlencoded"
   elseif given == "file" then
-    wire.file = options.file
+    self.file = options.file
   elseif type(options.body) == "function" then
-    wire.fed, wire.length, self.pieces = true, options.length, options.body
+    self.fed, self.length, self.pieces = true, options.length, options.body
   elseif given == "body" then
     if type(options.body) ~= "string" then
       error("http: body: expected text or an iterator function, got " .. type(options.body), 0)
     end
-    wire.body = options.body
+    self.body = options.body
   end
 end
 
@@ -274,15 +273,13 @@ function request.new(client, method, path, options)
     client = client, own = request.headers(options.headers), at_home = place.at_home, label = place.label,
     expect = expected_set(options.expect), redirects = options.redirects or 0,
     to_file = options.to_file, each = options.each,
-    wire = {
-      method = method, url = place.url, timeout = wire_timeout(options, client),
-      stream = stream, max_head = options.max_head or client.max_head,
-      max_body = options.max_body or not stream and client.max_body or nil,
-    },
+    method = method, url = place.url, timeout = wire_timeout(options, client), stream = stream,
+    max_head = options.max_head or client.max_head,
+    max_body = options.max_body or not stream and client.max_body or nil,
   }, methods)
   take_body(self, options)
-  self.wire.patient = stream or self.wire.fed or self.wire.file ~= nil
-  self.wire.headers = self.own == NONE and place.at_home and plain_headers(client, self.content_type)
+  self.patient = stream or self.fed or self.file ~= nil
+  self.headers = self.own == NONE and place.at_home and plain_headers(client, self.content_type)
     or wire_headers(client, self.own, place.at_home, self.content_type)
   return self
 end
@@ -303,7 +300,7 @@ local FOLLOWED = { [301] = true, [302] = true, [303] = true, [307] = true, [308]
 local function may_follow(self, status)
   if self.redirects < 1 or not FOLLOWED[status] or self.pieces then return false end
   if type(self.expect) == "table" and self.expect[status] then return false end
-  local method = self.wire.method
+  local method = self.method
   return method == "GET" or method == "HEAD" or status >= 307
 end
 
@@ -311,9 +308,9 @@ end
 -- repeat something else than what was asked, or leave TLS.
 function methods:target(reply)
   local location = may_follow(self, reply.status) and reply:header("Location")
-  local url = location and core.resolve(self.wire.url, location)
+  local url = location and core.resolve(self.url, location)
   if not url then return nil end
-  local leaves_tls = self.wire.url:lower():find("^https:") and not url:lower():find("^https:")
+  local leaves_tls = self.url:lower():find("^https:") and not url:lower():find("^https:")
   return not leaves_tls and url or nil
 end
 
@@ -321,14 +318,12 @@ end
 function methods:redirected(url)
   local onward = setmetatable({}, methods)
   for name, value in pairs(self) do onward[name] = value end
-  onward.wire = {}
-  for name, value in pairs(self.wire) do onward.wire[name] = value end
-  onward.away = self.away or request.origin(url) ~= request.origin(self.wire.url)
+  onward.away = self.away or request.origin(url) ~= request.origin(self.url)
   onward.redirects = self.redirects - 1
-  onward.wire.url = url
-  onward.wire.headers = wire_headers(self.client, self.own,
+  onward.url = url
+  onward.headers = wire_headers(self.client, self.own,
     onward.away and "away" or self.at_home, self.content_type)
-  onward.label = self.wire.method .. " " .. request.shown(url)
+  onward.label = self.method .. " " .. request.shown(url)
   return onward
 end
 
