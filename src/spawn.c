@@ -260,7 +260,7 @@ static void spawner_answers(void *arg, uint32_t events)
 	struct spawn_order *order;
 	int pidfd;
 	(void)events;
-	while (spawner_receive(spawner, &order, &pidfd))
+	while (spawner->in_flight > 0 && spawner_receive(spawner, &order, &pidfd))
 		spawn_answered(order, pidfd);
 	spawn_pump(spawner);
 }

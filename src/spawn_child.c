@@ -45,16 +45,32 @@ _Noreturn CHILD static void child_fail(const struct spawn_birth *birth, enum spa
 	_exit(CHILD_DIED);
 }
 
+struct child_action {
+	uintptr_t handler, flags, restorer;
+	uint64_t mask;
+};
+
 /* exec resets caught signals by itself, but it keeps ignored ones ignored: a job that inherits an
- * ignored SIGPIPE never ends in "yes | head".  Raw, since glibc hides two of them. */
-CHILD static void child_reset_signals(void)
+ * ignored SIGPIPE never ends in "yes | head".  And what is caught must not run the worker's handler
+ * in the worker's memory once the signals are unblocked.  Raw, since glibc hides two of them. */
+CHILD static void child_reset_signals(uint64_t changed)
 {
-	struct {
-		uintptr_t handler, flags, restorer;
-		uint64_t mask;
-	} action = {0};
+	struct child_action action = {0};
 	for (int signo = 1; signo < _NSIG; signo++)
-		syscall(SYS_rt_sigaction, signo, &action, NULL, sizeof action.mask);
+		if (changed & UINT64_C(1) << (signo - 1))
+			syscall(SYS_rt_sigaction, signo, &action, NULL, sizeof action.mask);
+}
+
+uint64_t spawn_child_signals(void)
+{
+	uint64_t changed = 0;
+	for (int signo = 1; signo < _NSIG; signo++) {
+		struct child_action action = {0};
+		syscall(SYS_rt_sigaction, signo, NULL, &action, sizeof action.mask);
+		if (action.handler != (uintptr_t)SIG_DFL)
+			changed |= UINT64_C(1) << (signo - 1);
+	}
+	return changed;
 }
 
 /* What has come before the child had a session of its own was meant for the worker's process group,
@@ -229,7 +245,7 @@ _Noreturn CHILD void spawn_child_run(void *arg)
 	const struct spawn_birth *birth = arg;
 	const struct spawn_request *request = &birth->order->request;
 
-	child_reset_signals();
+	child_reset_signals(birth->signals);
 	if (setsid() == -1)
 		child_fail(birth, SPAWN_STEP_SESSION, 0);
 	child_forget_signals();

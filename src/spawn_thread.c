@@ -43,6 +43,8 @@ struct spawn_thread {
 	struct spawn_page *page;
 	bool lift_oom;
 	bool no_clone3; /* refused once: not tried again */
+	pid_t parent;
+	uint64_t signals; /* set long before the first child, and never again */
 	gid_t groups[THREAD_GROUPS];
 };
 
@@ -173,7 +175,7 @@ static int thread_find_user(struct spawn_thread *self, struct spawn_order *order
 /* Becoming whom we are already needs no privilege, so it is not asked for: setgroups would fail. */
 static void thread_spare_switch(struct spawn_order *order)
 {
-	if (geteuid() == 0 || !order->set_gid)
+	if (!order->set_gid || geteuid() == 0)
 		return;
 	if ((!order->set_uid || order->uid == geteuid()) && order->gid == getegid())
 		order->set_uid = order->set_gid = false;
@@ -214,7 +216,8 @@ static int thread_birth(struct spawn_thread *self, struct spawn_order *order)
 		.order = order,
 		.page = self->page,
 		.null_fd = self->null_fd,
-		.parent = getpid(),
+		.parent = self->parent,
+		.signals = self->signals,
 		.lift_oom = self->lift_oom,
 	};
 	*self->page = (struct spawn_page){.step = SPAWN_STEP_NONE};
@@ -418,6 +421,8 @@ struct spawn_thread *spawn_thread_start(int sock, struct err *err)
 		return NULL;
 	}
 	self->sock = sock;
+	self->parent = getpid();
+	self->signals = spawn_child_signals();
 	self->lift_oom = thread_is_protected();
 	if (thread_map(self) == -1) {
 		err_errno(err, "memory for the spawn thread");

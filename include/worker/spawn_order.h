@@ -71,8 +71,9 @@ struct spawn_birth {
 	struct spawn_page *page;
 	int null_fd;
 	pid_t parent;
-	bool placed;   /* born in its cgroup: no need to write itself into it */
-	bool lift_oom; /* the worker is protected, the child shall not be */
+	uint64_t signals; /* those whose disposition is not the default: bit 0 is signal 1 */
+	bool placed;	  /* born in its cgroup: no need to write itself into it */
+	bool lift_oom;	  /* the worker is protected, the child shall not be */
 };
 
 /* spawn_order_new(request, err): a copy of everything, to be free()d; NULL with EINVAL, ENOMEM.
@@ -86,6 +87,9 @@ void spawn_order_explain(const struct spawn_order *order, struct err *err);
 
 /* spawn_child_run(birth): from here to exec; never returns. */
 _Noreturn void spawn_child_run(void *birth);
+
+/* spawn_child_signals(): the signals that a child of this process has to reset. */
+uint64_t spawn_child_signals(void);
 
 /* spawn_child_clone(birth, stack, size, pidfd): clone3 with our memory and vfork, on a stack of its
  * own; the pid, or -1 with errno.  spawn_child_clone_plain: the same with a copy of our memory, by
