@@ -15,7 +15,7 @@
 local commands = {}
 
 commands.GROUPS = {
-  { "Work", { "run", "exec", "callback", "check" } },
+  { "Work", { "run", "exec", "tool", "callback", "check" } },
   { "Plugins", { "plugins", "explain", "new", "proto", "serve", "policy", "spec" } },
   { "This machine", { "config", "doctor", "completion", "version", "help" } },
 }

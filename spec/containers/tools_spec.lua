@@ -192,6 +192,35 @@ policies: { run: [ limits, timeout, workspace, env, enforce: { file: policy.yaml
     assert.matches("event=policy.decision.-decision=refused", ended.stderr)
   end)
 
+  it("can be run by hand", function()
+    if not need() then return end
+    dir:write("own.txt", "mine\n")
+    local function run(words)
+      words.env = { DOCKER_HOST = daemon.host }
+      table.move({ "tool", "--workspace", dir.root, table.unpack(words) }, 1, #words + 3, 1, words)
+      local ran = program.run(words)
+      return ran.code, ran.stdout, ran.stderr
+    end
+    assert.same({ 0, "mine\n", "" }, { run { "file_read", "path=own.txt" } })
+    assert.equal(0, (run { "file_write", "path=new/copy", "--input", dir:path "own.txt" }))
+    assert.equal("mine\n", dir:read "new/copy")
+    assert.same({ 7, "so", "why" }, { run { "command", "command=printf so; printf why >&2; exit 7" } })
+    local late, _, told = run { "command", "command=sleep 60", "--timeout", "1s" }
+    assert.equal(124, late)
+    assert.matches("timeout: ran longer than 1s", told)
+    local refused, _, why = run { "list", "--policy", dir:write("p.yaml", "mode: strict\n") }
+    assert.equal(125, refused)
+    assert.matches("policy default refuses: mount.bind.disabled", why)
+    local code, out = run { "file_read", "path=own.txt", "--json" }
+    assert.equal(0, code)
+    assert.equal("mine\n", json.decode(out).stdout)
+    local long <close> = program.start { "tool", "--workspace", dir.root, "command", "command=sleep 600",
+      env = { DOCKER_HOST = daemon.host } }
+    program.eventually(function() return #daemon:containers "running" == 1 end)
+    long:signal "INT"
+    assert.equal(143, long:wait().code)
+  end)
+
   it("give 4 MB byte for byte", function()
     if not need() then return end
     local random <close> = fs.open(dir:path "random", "w")

@@ -34,7 +34,7 @@ local command = {
     server = { "string", value = "NAME", doc = "As for this one of its servers; the first otherwise." },
     executor = { "string", value = "NAME", doc = "As this executor would run it; docker, or the server's first." },
     workspace = { "string", value = "DIR", doc = "Where tools work; the working directory otherwise." },
-    plugins = { "list", value = "DIR", doc = "Look for plugins here; may be repeated." },
+    plugins = { "list", value = "DIR", doc = "Look for plugins here." },
     json = { "flag", doc = "Print JSON." },
   },
   examples = {

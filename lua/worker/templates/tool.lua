@@ -51,5 +51,6 @@ describe("the tool @NAME@", function()
   end)
 end)
 ]==],
-  next = { "worker spec spec/plugins/@NAME@_spec.lua", "worker explain @NAME@" },
+  next = { "worker spec spec/plugins/@NAME@_spec.lua", "worker explain @NAME@",
+    "worker tool @NAME@ path=FILE" },
 }
