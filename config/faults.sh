@@ -13,7 +13,7 @@ if [ "$1" = --wrap ]; then
   exit
 fi
 worker=$(realpath "$1"); shift
-[ $# -gt 0 ] || set -- exec local http_spec sock_spec spawn_spec journal_spec json_spec yaml_spec
+[ $# -gt 0 ] || set -- exec local events http_spec sock_spec spawn_spec journal_spec json_spec yaml_spec
 STEP=${STEP:-1} FROM=${FROM:-1} TO=${TO:-100000} MODE=${MODE:-}
 PATIENCE=20
 top=$(mktemp -d "${TMPDIR:-/tmp}/worker-faults-XXXXXX")
@@ -43,7 +43,8 @@ run_local() {
   mkdir -p "$dir/inbox"
   echo "echo ran >> $dir/a.ran" >"$dir/inbox/a.sh"
   echo "echo ran >> $dir/b.ran; exit 3" >"$dir/inbox/b.sh"
-  limited "$worker" --protocol local --dir "$dir" --once --workspace "$dir/work" "$here/plugins"
+  printf 'servers: [ { protocol: local, dir: . } ]\nevents: [ %s ]\n' "${1:-}" >"$dir/worker.yaml"
+  limited "$worker" --config "$dir/worker.yaml" --once --workspace "$dir/work" "$here/plugins"
   code=$?
   [ $code != 124 ] || [ -n "$MODE" ] || blame "a hang"
   for job in a b; do
@@ -58,6 +59,12 @@ run_local() {
     [ -n "$(find "$dir/inbox" "$dir/running" "$dir/done" "$dir/failed" -name "$job*" 2>/dev/null)" ] ||
       blame "a job that is lost"
   done
+}
+
+# The same, told to a file, and to somebody who is not there.
+run_events() {
+  run_local "{ file: { path: events } }, { webhook: { url: \"http://127.0.0.1:1/\" } }"
+  [ $n != 0 ] || grep -q '"worker.stopped"' "$dir/events" || blame "an event that is not told"
 }
 
 # A test may fail or wait for what will not come; the loop below it must go on.
