@@ -231,13 +231,15 @@ static int join_results(lua_State *L, struct task *task)
 {
 	int n = task->results;
 	lua_pushboolean(L, task->ok);
+	task->told = true;
+	if (n == 0) /* its coroutine may run another task by now */
+		return 1;
 	luaL_checkstack(L, n + 1, "too many results");
 	luaL_checkstack(task->co, n + 1, "too many results");
 	int first = lua_gettop(task->co) - n;
 	for (int i = 1; i <= n; i++)
 		lua_pushvalue(task->co, first + i);
 	lua_xmove(task->co, L, n);
-	task->told = true;
 	return n + 1;
 }
 

@@ -4,6 +4,9 @@
  * coroutine, user value 2 the reason of a cancel.  While a task is not dead the registry holds the
  * handle under the task's address, so nothing that is parked can be collected.
  *
+ * A coroutine that ended well and left no results runs another task: its stack and the list of its
+ * calls have grown already, which is most of what making one costs.  A few wait for that.
+ *
  * Tokens are (slot, generation): the slot finds the task without touching memory that may be gone,
  * and the slot's generation moves on at every park, wake and death, so a late wake is recognised.
  *
@@ -23,6 +26,8 @@
 #include "worker/loop.h"
 #include "worker/task_handle.h"
 
+#define TASK_SPARES 16
+
 struct task_slot {
 	struct task *task;
 	uint32_t gen;
@@ -40,6 +45,7 @@ struct tasks {
 	uint32_t room, free;
 	size_t alive;
 	uint64_t stale;
+	int spares; /* coroutines in the table that the registry has under our address */
 };
 
 struct tasks *tasks_open(struct host *host, lua_State *L)
@@ -50,6 +56,8 @@ struct tasks *tasks_open(struct host *host, lua_State *L)
 	tasks->host = host;
 	tasks->L = L;
 	list_init(&tasks->ready);
+	lua_createtable(L, TASK_SPARES, 0);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, tasks);
 	return tasks;
 }
 
@@ -168,6 +176,38 @@ struct task *task_running(lua_State *L)
 	return host_tasks(host_of(L))->running;
 }
 
+/* --- coroutines --- */
+
+/* Pushes one that has nothing on its stack. */
+static lua_State *task_coroutine(struct tasks *tasks, lua_State *L)
+{
+	if (tasks->spares == 0)
+		return lua_newthread(L);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, tasks);
+	lua_rawgeti(L, -1, tasks->spares);
+	lua_pushnil(L);
+	lua_rawseti(L, -3, tasks->spares--);
+	lua_remove(L, -2);
+	return lua_tothread(L, -1);
+}
+
+/* The place in the table is there already: nothing is allocated here, as nobody could catch it. */
+static void task_spare(struct tasks *tasks, struct task *task)
+{
+	lua_State *L = tasks->L;
+	if (tasks->spares == TASK_SPARES)
+		return;
+	lua_settop(task->co, 0);
+	task->co = NULL;
+	lua_rawgetp(L, LUA_REGISTRYINDEX, tasks);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, task);
+	lua_getiuservalue(L, -1, 1);
+	lua_rawseti(L, -3, ++tasks->spares);
+	lua_pushnil(L);
+	lua_setiuservalue(L, -2, 1);
+	lua_pop(L, 2);
+}
+
 static void task_anchor(lua_State *L, struct task *task, int index)
 {
 	lua_pushvalue(L, index);
@@ -214,7 +254,7 @@ void task_start(lua_State *L, int nargs)
 	list_init(&task->joiners);
 	task->tasks = tasks;
 
-	lua_State *co = lua_newthread(L);
+	lua_State *co = task_coroutine(tasks, L);
 	lua_setiuservalue(L, -2, 1);
 	luaL_checkstack(co, nargs + 8, "too many arguments for a task");
 	lua_insert(L, first); /* the handle, below the function */
@@ -246,6 +286,8 @@ static void task_bury(struct tasks *tasks, struct task *task, int results)
 		struct task_joiner *joiner = container_of(node, struct task_joiner, link);
 		task_wake(tasks->host, joiner->token, joiner->push, joiner);
 	}
+	if (results == 0 && task->ok)
+		task_spare(tasks, task);
 	lua_pushnil(tasks->L);
 	lua_rawsetp(tasks->L, LUA_REGISTRYINDEX, task); /* an existing key: no allocation */
 }

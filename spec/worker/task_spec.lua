@@ -3,6 +3,25 @@ local sys = require "worker.core.sys"
 local task = require "worker.task"
 
 describe("worker.task", function()
+  it("tells how a task ended, also when its coroutine runs another one by then", function()
+    local function count(...) return select("#", ...), ... end
+    for _ = 1, 40 do
+      local first = task.start(function() end)
+      task.sleep(0)
+      local failed = task.start(error, "why", 0)
+      local second = task.start(function(word)
+        task.sleep(0.01)
+        return word
+      end, "b")
+      assert.same({ 1, true }, { count(first:join()) })
+      assert.same({ 2, true, "b" }, { count(second:join()) })
+      assert.same({ 1, true }, { count(first:join()) })
+      local ok, why = failed:join()
+      assert.is_false(ok)
+      assert.equal("why", why.message)
+    end
+  end)
+
   it("sleeps without real time passing", function()
     local before = sys.mono()
     task.sleep(3600)
