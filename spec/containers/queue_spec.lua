@@ -4,6 +4,7 @@ local http = require "worker.http"
 local json = require "worker.json"
 local program = require "spec.support.program"
 local queue = require "spec.support.queue"
+local redis = require "spec.support.redis"
 local scratch = require "spec.support.scratch"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -46,9 +47,11 @@ describe("the queue in containers #realtime", function()
   end
 
   -- The worker as its README says it is started, but for where its state and its health are.
-  local function start(fake, dir, words, host)
+  local function start(fake, dir, words, host, more)
     local all = { "--protocol", "queue", "--state", dir:path "state", "--health-address", dir:path "health.sock",
-      env = { QUEUE_SERVICE_URL = fake.url, API_KEY = "k-3f9a77c2", HOSTNAME = "w-7", DOCKER_HOST = host or daemon.host } }
+      env = { QUEUE_SERVICE_URL = fake.url, API_KEY = "k-3f9a77c2", HOSTNAME = "w-7",
+      DOCKER_HOST = host or daemon.host, WORKER_CODE = "file" } }
+    for name, value in pairs(more or {}) do all.env[name] = value end
     table.move(words or {}, 1, #(words or {}), #all + 1, all)
     all[#all + 1] = program.plugins
     return program.start(all)
@@ -155,24 +158,50 @@ describe("the queue in containers #realtime", function()
     assert.same({}, own:containers())
   end)
 
-  it("go on after the queue was restarted in the middle of a task, which is told once", function()
+  it("run without a file of ours, for engines that see none", function()
+    if not need(true) then return end
+    local dir <close> = scratch.dir()
+    local fake = queue.fake()
+    local plain, big = fake:add { code = FAILS, engine = "gvisor" }, fake:add { code = UNICODE }
+    local run <close> = start(fake, dir, { "--code", "stdin" })
+    local output = reported(fake, plain).body.output
+    assert.same({ "failed", 3, "out\n", "err\n" }, { output.status, output.exit_code, output.stdout, output.stderr })
+    assert.equal("größe \u{1F600}\n", reported(fake, big).body.output.output)
+    run:signal "TERM"
+    run:wait()
+  end)
+
+  it("go on after the queue and Redis were restarted in the middle of a task, which is told once each", function()
     if not need() then return end
     local dir <close> = scratch.dir()
+    local events <close> = redis.start()
     local fake = queue.fake { jobs = { { eval_id = "a", code = "import time\ntime.sleep(4)\nprint(1)" } } }
-    local run <close> = start(fake, dir)
+    local run <close> = start(fake, dir, nil, nil, { REDIS_URL = events.url })
     runs(run, daemon, 1)
     fake:stop()
     fake:forget()
+    events:kill()
     task.sleep(6)
     fake:start()
     fake:add { eval_id = "b", code = PRINTS }
     assert.equal("completed", reported(fake, "b").body.output.status)
+    run:says "sink%.failing"
+    assert.is_true(events:start())
+    local ear <close> = events:listen "evaluation:completed"
+    run:says "sink%.back"
+    fake:add { eval_id = "c", code = PRINTS }
+    local _, message
+    repeat
+      _, message = ear:message(60)
+    until json.decode(message).eval_id == "c"
     run:signal "TERM"
     run:wait()
+    assert.same({ 1, 1, 1 }, { #lines(run, "sink.failing"), #lines(run, "sink.back"),
+      #lines(run, "job.report_late") + #lines(run, "queue_connection_failed") })
     local told = lines(run, "task_completed_successfully")
-    assert.equal(2, #told)
+    assert.equal(3, #told)
     assert.matches("does not know it", told[1].msg)
-    assert.equal(2, #fake.reports)
+    assert.equal(3, #fake.reports)
     nothing_left()
   end)
 

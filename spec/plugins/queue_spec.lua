@@ -219,6 +219,19 @@ describe("the queue hands out", function()
     assert.is_nil(got.image)
   end)
 
+  it("code for an engine that does not see our files: on standard input", function()
+    local got
+    local function note(job)
+      got = job
+      return { state = "success" }
+    end
+    run_one({ code = "print(1)\0" }, note, { code = "stdin" })
+    assert.same({ { "python", "-u", "-" }, "print(1)\0" }, { got.argv, got.stdin })
+    assert.is_nil(got.files)
+    run_one({ code = "1", language = "sh" }, note, { languages = { sh = { command = { "sh" }, file = "-" } } })
+    assert.same({ { "sh" }, "1" }, { got.argv, got.stdin })
+  end)
+
   it("silly timeouts: they are clamped, and the task is reported", function()
     for given, wanted in pairs { [0] = 1, [-4] = 1, [json.number "999999999999999999999"] = 3600, [30] = 30 } do
       local got

@@ -97,9 +97,11 @@ local meta = { __index = methods }
 function queue.worker(fake, fields, options)
   options = options or {}
   local env = { QUEUE_SERVICE_URL = options.url or fake.url, HOSTNAME = "w-7" }
+  local all = { code = "file" } -- whatever this machine is
+  for name, value in pairs(fields or {}) do all[name] = value end
   for name, value in pairs(options.env or {}) do env[name] = value end
   local server = agent.new {
-    name = "queue", plugin = plugin, conf = queue.conf(fields, env), slots = options.slots or 1, strict = options.strict,
+    name = "queue", plugin = plugin, conf = queue.conf(all, env), slots = options.slots or 1, strict = options.strict,
     executors = executors(options), events = events.new(), record = options.record or record.none(), grace = 0.2,
     policies = { claim = { policy "backoff" }, run = { policy "timeout", policy "mask" },
       finish = { policy("retry", { ["for"] = "1h" }) } },

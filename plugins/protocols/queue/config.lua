@@ -21,8 +21,12 @@ config.fields = {
       image = { "string", doc = "The image; the executor's own if absent." },
       command = { "list", of = { "string" }, required = true, min = 1, example = { "node", "/code.js" },
         doc = "What runs the code; a word {code} becomes the code itself, else it is in the file." },
-      file = { "string", default = "/code", pattern = "^/", doc = "Where the code lies in the container." },
+      file = { "string", default = "/code", pattern = "^[/-]",
+        doc = "Where the code lies in the container; - for its standard input." },
     } } },
+  code = { "enum", values = { "auto", "file", "stdin" }, default = "auto",
+    doc = "How Python's code comes into its container: as /code.py, for which the engine has to see the files of this "
+      .. "machine, or on standard input; auto: by whether the worker itself is in a container, or DOCKER_HOST elsewhere." },
   timeout = { "duration", default = "30s", min = "1s", doc = "How long a task may run that does not say it." },
   timeout_most = { "duration", default = "1h", min = "1s", doc = "No task may run longer, whatever it says." },
   poll = { "duration", default = "1s", min = "10ms", doc = "Wait before asking again when there was no task." },

@@ -37,6 +37,7 @@ local NOTICE_WAIT = 30      -- the queue is asked this often, however quiet its 
 local NO_SOCKET, LOST_SOCKET = 600, 30
 
 function queue.open(conf)
+  if conf.code == "auto" then conf.code = tasks.is_apart() and "stdin" or "file" end
   local key = conf.api_key and secret.reveal(conf.api_key) or ""
   local headers = key ~= "" and { ["X-API-Key"] = key } or {}
   local base = conf.url:gsub("/+$", "")

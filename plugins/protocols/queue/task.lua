@@ -1,12 +1,18 @@
 -- From a task of the queue to a job: what runs it, for how long, and where.
 local err = require "worker.error"
+local fs = require "worker.fs"
+local process = require "worker.process"
 local text = require "worker.text"
 
 local task = {}
 
 local ID_MOST = 500
 local NAME_MOST = 100
-local PYTHON = { command = { "python", "-u", "/code.py" }, file = "/code.py" }
+local MOUNTS_MOST = 1024 * 1024
+local PYTHON = {
+  file = { command = { "python", "-u", "/code.py" }, file = "/code.py" },
+  stdin = { command = { "python", "-u", "-" }, file = "-" },
+}
 local OTHER_NAMES = { python3 = "python", py = "python" }
 
 -- The queue checks nothing: what is no word is as good as absent, and none is long.
@@ -27,14 +33,28 @@ local function id_of(eval_id)
   return text.cut(eval_id, ID_MOST - 65) .. "-" .. text.sha256(eval_id)
 end
 
--- The command with the code in it; nil for the file when none is needed.
-local function program_of(way, code)
-  local argv, inside = {}, false
+-- The command; the code is one of its words, or its input, or in a file.
+local function add_program(job, way, code)
+  local inside = false
+  job.argv = {}
   for i, part in ipairs(way.command) do
     inside = inside or part == "{code}"
-    argv[i] = part == "{code}" and code or part
+    job.argv[i] = part == "{code}" and code or part
   end
-  return argv, not inside and { [way.file] = code } or nil
+  if way.file == "-" then
+    job.stdin = code
+  elseif not inside then
+    job.files = { [way.file] = code }
+  end
+end
+
+--- `task.is_apart()`: whether a container engine would not see the files of this worker: it is elsewhere,
+-- or the worker is in a container itself, whose root is made of layers.
+function task.is_apart()
+  local engine = process.inherited "DOCKER_HOST" or ""
+  if engine ~= "" and not engine:find "^unix:" then return true end
+  local mounts = "\n" .. (fs.read("/proc/self/mounts", MOUNTS_MOST) or "")
+  return mounts:find "\n%S+ / [%w.-]*overlay" ~= nil
 end
 
 --- `task.read(value, conf)`: the job of a task.  What can be reported becomes a job even if it cannot be
@@ -51,14 +71,14 @@ function task.read(value, conf)
   }
   job.executor = job.engine
   local name = OTHER_NAMES[language] or language
-  local way = conf.languages[language] or conf.languages[name] or name == "python" and PYTHON
+  local way = conf.languages[language] or conf.languages[name] or name == "python" and PYTHON[conf.code]
   if type(value.code) ~= "string" then
     job.problem = "the task's code is no text"
   elseif not way then
     job.problem = ("this worker has no way to run the language '%s': see its `languages`"):format(language)
   else
     job.image = way.image
-    job.argv, job.files = program_of(way, value.code)
+    add_program(job, way, value.code)
   end
   return job
 end
