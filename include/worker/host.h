@@ -34,7 +34,7 @@ struct host_options {
 	const char *lua_dir;	       /* read modules from here instead of the binary, or NULL */
 	size_t memory_ceiling;	       /* bytes the Lua state may hold; 0 for none */
 	size_t burst_ceiling;	       /* bytes one task may gain without parking; 0 for none */
-	int64_t slow_ns, runaway_ns;   /* Lua time without parking: warn, then raise */
+	int64_t slow_ns, runaway_ns;   /* computing without parking: warn, then raise */
 };
 
 struct host;
