@@ -62,8 +62,8 @@ int host_traceback(lua_State *L);
 void host_burst_begin(struct host *host, lua_State *co);
 void host_burst_end(struct host *host);
 
-/* host_burst_allow(host, n): the task that runs may gain ${n} bytes more in this burst: for what has
- * a ceiling of its own, which somebody chose. */
+/* host_burst_allow(host, n): the task that runs may gain ${n} bytes more in this burst: for what
+ * has a ceiling of its own, which somebody chose. */
 void host_burst_allow(struct host *host, size_t n);
 
 /* host_oom_where(host): where the allocator last refused ("plugins/x.lua:12"), or NULL. Reading
