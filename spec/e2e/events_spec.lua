@@ -58,6 +58,39 @@ describe("event sinks of a worker #realtime", function()
     assert.same({ "failed", 3, "shell" }, { result.state, result.exit_code, result.executor })
   end)
 
+  it("hear which executor ran a job, and that it shields this machine less than the one asked for", function()
+    dir:write("worker.yaml", "servers:\n  - protocol: local\n    dir: jobs\n    executor:\n"
+      .. "      - docker: { host: \"unix:///nobody/here.sock\", image: any }\n      - shell\n"
+      .. "events: [ { file: { path: all.jsonl, only: [ executor.failing, job.fallback, job.finished ] } } ]\n")
+    job "one"
+    local run <close> = start("--once", "--state", "state")
+    assert.equal(0, run:wait().code)
+    assert.same({ "executor.failing", "job.fallback one", "job.finished one" }, told "all.jsonl")
+    local events = {}
+    for line in dir:read("all.jsonl"):gmatch "[^\n]+" do events[#events + 1] = json.decode(line) end
+    assert.equal("docker", events[1].executor)
+    assert.same({ "docker", "shell", true }, { events[2].asked, events[2].used, events[2].weaker })
+    assert.matches("nobody/here", events[2].reason)
+    assert.same({ "shell", "docker", true }, { events[3].result.executor, events[3].result.fallback.asked,
+      events[3].result.fallback.weaker })
+  end)
+
+  it("hear once of a server that goes away, and once that it is back", function()
+    local fake <close> = orchestrator.serve { jobs = {} }
+    dir:write("worker.yaml", ("servers:\n  - { protocol: queue, executor: shell, url: %q, websocket: \"off\", poll: 20ms }\n"
+      .. "health: { address: \"off\" }\nevents: [ { file: { path: all.jsonl, only: [ server.failing, server.back ] } } ]\n")
+      :format(fake.url))
+    local run <close> = start("--state", "state")
+    run:says "worker_started"
+    fake:stop()
+    program.eventually(function() return #told "all.jsonl" == 1 end)
+    fake:start()
+    program.eventually(function() return #told "all.jsonl" == 2 end)
+    assert.same({ "server.failing", "server.back" }, told "all.jsonl")
+    run:signal "TERM"
+    run:wait()
+  end)
+
   it("get over a Redis that is killed and comes back, and say so once each; no job waits for it", function()
     local server <close> = redis.start()
     config(("  - redis: { url: %q, only: [ job.finished ] }\n"):format(server.url))
