@@ -1,11 +1,15 @@
 /* peer.c -- what the worker is measured against: the least C that does the same, and the meter.
  *
- *	peer meter [-j JOBS] [-w] [-s SCRIPT] -- COMMAND...
- *		be the server for COMMAND, which finds it through $BENCH_URL and $BENCH_PORT; print
- *what JOBS jobs took, then end COMMAND peer cycle [-n SLOTS] [-x PROGRAM]     claim, spawn, read,
- *wait, report; for ever peer log COMMAND...                    one job whose output is posted as
- *JSON, 256 KiB at a time peer lines MIB [BLOCK]                 a job that writes lines of 100
- *bytes, BLOCK bytes at once
+ *	peer meter [-j JOBS] [-w] [-f] [-s SCRIPT] -- COMMAND...
+ *		be Vulcan's server for COMMAND, which finds it through $ORCHESTRATOR_URL,
+ *		$BENCH_URL and $BENCH_PORT; print what JOBS jobs took, then end COMMAND;
+ *		-f: end it with its first claim
+ *	peer cycle [-n SLOTS] [-x PROGRAM]
+ *		ask for work, spawn, read, wait, report; for ever
+ *	peer log COMMAND...
+ *		one job whose output is posted as JSON, 256 KiB at a time
+ *	peer lines MIB [BLOCK]
+ *		a job that writes lines of 100 bytes, BLOCK bytes at once
  *
  * The meter prints one line of numbers:
  *
@@ -16,8 +20,8 @@
  *	milliseconds from exec to the first claim
  *	milliseconds of COMMAND's own processor time until then
  *
- * "Own" is what the threads of COMMAND used, without the jobs: the scheduler's own account, since
- * getrusage counts in ticks.  The first WARM jobs are not measured; -w measures from the exec on.
+ * "Own" is what COMMAND used, without the jobs: the kernel's clock of the process, since getrusage
+ * may count in ticks.  The first WARM jobs are not measured; -w measures from the exec on.
  */
 #define _GNU_SOURCE
 #include <errno.h>
