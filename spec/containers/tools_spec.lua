@@ -144,6 +144,13 @@ describe("tools #realtime", function()
     assert.same({}, box:running())
   end)
 
+  it("are ended when they have used up the processor time that their task gives them", function()
+    if not need() then return end
+    local busy = box:execute { tool = "command", parameters = { command = "while :; do :; done" },
+      constraints = { max_cpu_ns = 1000000000 } }
+    assert.same({ "failed", "SIGKILL" }, { busy.state, busy.signal })
+  end)
+
   it("obey a policy: what breaks a rule gets no container, what is mended is", function()
     if not need() then return end
     dir:write("own.txt", "mine")
