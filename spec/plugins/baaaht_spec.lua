@@ -165,6 +165,19 @@ describe("baaaht runs", function()
       { result.exit_code, result.output_data, result.error_text, result.metadata.state })
   end)
 
+  it("whatever it runs in, with its session: policies may be a session's own", function()
+    for _, container in ipairs { true, false } do
+      local got
+      local fake = baaaht.fake { jobs = { { command = "true", session = "s-1" } } }
+      baaaht.worker(fake, {}, { container = container, run = function(job)
+        got = job.session
+        return { state = "success", exit_code = 0 }
+      end })
+      ended(fake, 1)
+      assert.equal("s-1", got)
+    end
+  end)
+
   it("a tool in a container, with what its plugin says", function()
     local dir = baaaht.dir()
     dir:write("a.txt", "text")

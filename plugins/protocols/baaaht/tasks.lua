@@ -40,6 +40,7 @@ local function command(task)
   local rules = config.constraints or {}
   local argv = { "/bin/sh", "-c", config.command, "sh" }
   return {
+    session = task.session_id, -- a policy may be a session's own
     argv = table.move(config.arguments, 1, #config.arguments, #argv + 1, argv), env = config.environment,
     cwd = config.working_directory ~= "" and config.working_directory or nil,
     stdin = config.input_data ~= "" and config.input_data or nil,
