@@ -64,7 +64,8 @@ function agent.new(spec)
   server.trouble = outage.new("server", spec.name, emit)
   server.about = about(server, spec)
   server.places = task.semaphore(server.slots)
-  server.executors = fallback.new(spec.executors or { spec.executor }, { strict = spec.strict, server = spec.name, emit = emit })
+  server.executors = fallback.new(spec.executors or { spec.executor }, { strict = spec.strict, server = spec.name,
+    emit = emit, again_most = spec.plugin.claims_always and ABLE_PAUSE or nil })
   return server
 end
 
@@ -153,8 +154,9 @@ end
 
 -- A job that nobody here could run now is left to others, if there may be any.
 local function wait_able(server)
-  if server.plugin.claims_always then return not server.draining end
-  while not server.draining and not server.executors:able() do server:pause(ABLE_PAUSE) end
+  while not server.executors:able() and not server.draining and not server.plugin.claims_always do
+    server:pause(ABLE_PAUSE)
+  end
   return not server.draining
 end
 

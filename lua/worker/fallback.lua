@@ -27,10 +27,11 @@ local methods = {}
 local meta = { __index = methods, __name = "worker.fallback" }
 
 --- `fallback.new(executors, options)`: executors: a list of { name=, plugin=, conf= }; options: strict,
--- server (its name), emit = function(event, facts).
+-- server (its name), emit = function(event, facts), again_most: the longest time, instead of 30 s, after
+-- which one that has failed is asked again.
 function fallback.new(executors, options)
   local self = setmetatable({ members = {}, by_name = {}, order = {}, strict = options.strict, server = options.server,
-    emit = options.emit or function() end }, meta)
+    again_most = options.again_most or AGAIN_MOST, emit = options.emit or function() end }, meta)
   for i, executor in ipairs(executors) do
     local name = executor.name or executor.plugin.name or tostring(i)
     local member = { name = name, plugin = executor.plugin, conf = executor.conf, asking = task.semaphore(1),
@@ -50,7 +51,7 @@ end
 
 local function failed(self, member, why)
   member.usable, member.why = false, why
-  member.wait = math.min((member.wait or AGAIN_FIRST / 2) * 2, AGAIN_MOST)
+  member.wait = math.min((member.wait or AGAIN_FIRST / 2) * 2, self.again_most)
   member.again = sys.mono() + member.wait
   member.trouble:failed(why, { server = self.server, executor = member.name })
 end
