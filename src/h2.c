@@ -364,8 +364,6 @@ struct h2_state h2_state(const struct h2 *h2)
 	return (struct h2_state){
 		.open = h2->session != NULL,
 		.going = h2_going(h2),
-		.goaway = h2->goaway,
-		.streams = h2->count,
 		.reason = h2->session == NULL ? h2->reason : NULL,
 		.why = &h2->why,
 	};

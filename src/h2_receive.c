@@ -104,7 +104,6 @@ static void h2_on_goaway(struct h2 *h2, const nghttp2_goaway *goaway)
 {
 	char text[48];
 	h2->going_away = true;
-	h2->goaway = goaway->error_code;
 	h2_quote(text, sizeof text, goaway->opaque_data, goaway->opaque_data_len);
 	snprintf(h2->farewell, sizeof h2->farewell, "%s%s%s", h2_code_name(goaway->error_code),
 		 text[0] != '\0' ? ", " : "", text);

@@ -251,25 +251,6 @@ static int core_goaway(lua_State *L)
 	return 0;
 }
 
-static int core_state(lua_State *L)
-{
-	struct session_box *box = session_check(L);
-	struct h2_state state = {.going = true};
-	if (box->h2 != NULL)
-		state = h2_state(box->h2);
-	lua_createtable(L, 0, 4);
-	lua_pushboolean(L, state.open);
-	lua_setfield(L, -2, "open");
-	lua_pushboolean(L, state.going);
-	lua_setfield(L, -2, "going");
-	lua_pushinteger(L, (lua_Integer)state.streams);
-	lua_setfield(L, -2, "streams");
-	lua_pushstring(L, h2_code_name(state.goaway));
-	lua_setfield(L, -2, "goaway");
-	return 1;
-}
-
-/* The question of every call, without a table. */
 static int core_is_going(lua_State *L)
 {
 	struct session_box *box = session_check(L);
@@ -286,10 +267,13 @@ static int core_session_close(lua_State *L)
 static const struct door_type *session_type(void)
 {
 	static const luaL_Reg methods[] = {
-		{"request", core_request},     {"accept", core_accept},
-		{"wait", core_wait},	       {"goaway", core_goaway},
-		{"state", core_state},	       {"is_going", core_is_going},
-		{"close", core_session_close}, {NULL, NULL},
+		{"request", core_request},
+		{"accept", core_accept},
+		{"wait", core_wait},
+		{"goaway", core_goaway},
+		{"is_going", core_is_going},
+		{"close", core_session_close},
+		{NULL, NULL},
 	};
 	static const struct door_type type = {.name = "worker.h2",
 					      .methods = methods,

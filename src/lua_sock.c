@@ -82,8 +82,8 @@ struct lua_sock *lua_sock_take(lua_State *L, int index)
 {
 	struct lua_sock *conn = door_check(L, index, conn_type());
 	luaL_argcheck(L, conn->sock.open, index, "this connection is closed");
-	luaL_argcheck(L, !conn->reading && !conn->writing && !conn->sock.reader.waiting, index,
-		      "this connection is in use");
+	luaL_argcheck(L, !conn->reading && !conn->writing, index, "this connection is in use");
+	conn->reading = conn->writing = true; /* for good */
 	return conn;
 }
 

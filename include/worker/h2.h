@@ -59,8 +59,6 @@ struct h2_header {
 struct h2_state {
 	bool open;	    /* the sock is there */
 	bool going;	    /* no new streams: a GOAWAY was sent or received, or it is closed */
-	uint32_t goaway;    /* the code of the peer's GOAWAY */
-	size_t streams;	    /* not over yet */
 	const char *reason; /* once closed: closed reset timeout tls io protocol, or NULL: by us */
 	const struct err *why;
 };

@@ -30,7 +30,6 @@ struct h2 {
 	struct loop_work flush; /* once per turn, so that the frames of many tasks go together */
 	bool mute;		/* the peer takes nothing any more */
 	bool going_away;
-	uint32_t goaway;    /* of the peer */
 	const char *reason; /* once closed */
 	struct err why;
 	char trouble[160]; /* nghttp2's last complaint about the peer */
