@@ -11,7 +11,7 @@
 -- too, and run gets (options, folders, registry).  stop_at_word: options end at the first word.
 -- log_level: what its log tells when nobody says ("info").
 -- parse(argv, options) instead does it all itself and returns what args.for_run does.
--- complete: what its words are, for shells ("directory", "file", "plugin", "command", { words }).
+-- complete: what its words are, for shells ("directory", "file", "plugin", "tool", "command", { words }).
 local commands = {}
 
 commands.GROUPS = {

@@ -35,6 +35,7 @@ end
 local function words_of(command)
   if command.complete == "command" then return commands.names() end
   if command.complete == "plugin" then return "plugins all" end
+  if command.complete == "tool" then return "plugins tool" end
   if command.complete then return command.complete end
   return command.server and "files" or nil
 end

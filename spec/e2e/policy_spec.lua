@@ -45,6 +45,13 @@ describe("worker policy #realtime", function()
     assert.matches("\nnetwork.disabled +changed +.*: cut\n", out)
   end)
 
+  it("takes a task as an orchestrator keeps it", function()
+    local code, out = explain({ id = "7", type = "TASK_TYPE_FILE_OPERATION", session_id = "s", config = { command = "read",
+      arguments = { "x" }, timeout_ns = 1000000000 } }, nil)
+    assert.equal(1, code)
+    assert.matches("would run +alpine:3.19", out)
+  end)
+
   it("judges jobs as well, of any executor, and prints JSON", function()
     local code, out = explain({ argv = { "true" } }, nil, "--executor", "shell", "--json")
     local said = json.decode(out)

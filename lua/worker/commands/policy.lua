@@ -105,11 +105,20 @@ end
 -- What would be run -----------------------------------------------------------------------------------------
 
 local function is_task(value)
-  return type(value) == "table" and (value.tool or value.type or value.operation or value.command) ~= nil
+  return type(value) == "table" and (value.tool or value.type or value.operation or value.command or value.config) ~= nil
+end
+
+-- A task as orchestrators keep it has what is asked for in a part of its own.
+local function flat(value)
+  local all = {}
+  for _, part in ipairs { value, type(value.config) == "table" and value.config or {} } do
+    for name, item in pairs(part) do all[name] = item end
+  end
+  return all
 end
 
 local function job_of_task(path, value, worker)
-  local ok, job = task.try(tools.job, value, worker.tools)
+  local ok, job = task.try(tools.job, flat(value), worker.tools)
   if ok then return job end
   err.raise("config", ("%s: %s"):format(path, tostring(job)))
 end

@@ -23,7 +23,7 @@ local command = {
     .. "usual one). `worker explain tool/NAME` tells its arguments. The exit code is the tool's; 124 when it took too "
     .. "long, 125 when it could not be run.",
   words = { 1, nil, missing = "say which tool; `worker plugins` lists them" },
-  complete = "plugin",
+  complete = "tool",
   options = {
     workspace = { "string", value = "DIR", doc = "Where it works; the working directory otherwise." },
     input = { "string", value = "FILE", doc = "What it reads, as a file_write its content." },
