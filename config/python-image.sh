@@ -7,6 +7,7 @@ set -eu
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/worker-specs
 file=$cache/python-3.11-bookworm.tar
 if [ ! -e "$file" ]; then
+  command -v debootstrap >/dev/null || { echo "debootstrap is not installed: apt-get install debootstrap" >&2; exit 1; }
   mkdir -p "$cache"
   work=$(mktemp -d "$cache/making.XXXXXX")
   trap 'rm -rf "$work"' EXIT

@@ -68,6 +68,12 @@ end
 --- Its process id.
 function methods:pid() return self.child.pid end
 
+--- The most memory it ever had, so far, in KiB.
+function methods:peak()
+  self.memory = math.max(self.memory or 0, memory_of(self.child.pid) or 0)
+  return self.memory
+end
+
 --- Send it a signal; nobody else.
 function methods:signal(name) self.child:kill(name) end
 
