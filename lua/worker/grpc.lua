@@ -142,6 +142,7 @@ function client:connection(seconds)
   link = self.link
   if link and not link:is_going() then return link end
   if self.attempts ~= seen and self.failure then error(self.failure, 0) end
+  self.link = nil -- the end of the old one is no news of the new one
   return connect(self, seconds)
 end
 

@@ -240,6 +240,15 @@ describe("a client and a server", function()
     assert.equal("closed", why.reason)
     assert.is_false(why.sent)
   end)
+
+  it("tell nothing of the end of a connection that has been replaced", function()
+    local states = {}
+    local told <close> = grpc.client { target = server.target, on_state = function(state) states[#states + 1] = state end }
+    talk.failure(told.call, told, "/a.B/Cut", "x")
+    assert.equal("<y>", told:call("/a.B/Echo", "y"))
+    assert.same({ "connecting", "ready", "connecting", "ready" }, states)
+    assert.equal("ready", told:state())
+  end)
 end)
 
 describe("a client without a server", function()
