@@ -258,7 +258,9 @@ describe("baaaht runs", function()
     assert.equal(4 << 20, #stdout)
     assert.equal(text.sha256(stdout), stderr:match("e 63\n(%x+)"))
     for _, part in ipairs(told.stdout) do assert.is_true(#part <= 32 * 1024) end
-    assert.is_true(stdout == told.complete.result.output_data)
+    local kept = told.complete.result.output_data
+    assert.is_true(kept:sub(1, 1 << 19) == stdout:sub(1, 1 << 19) and kept:sub(-(1 << 19)) == stdout:sub(-(1 << 19)))
+    assert.is_true(#kept < 2200000)
   end)
 
   it("output that is no text: as bytes, with nothing where text is asked for #realtime", function()

@@ -31,7 +31,7 @@ function baaaht.suggests() return { executor = "docker", log = "text", log_outpu
 
 baaaht.claim_breaks = true   -- an id is taken off the row only with its task in hand
 baaaht.claims_always = true  -- the tasks are this worker's; who waits for one wants to know
-baaaht.output = { stdout = 4 * 1024 * 1024, stderr = 64 * 1024 }
+baaaht.output = { stdout = 2 * 1024 * 1024, stderr = 64 * 1024 } -- six times that must fit into the journal
 baaaht.batch = { bytes = 32 * 1024, seconds = 0.2 }
 
 local INPUT_PER_SECOND = 16 * 1024 * 1024 -- of a task's input, a second of patience
@@ -55,6 +55,7 @@ local function register(bond)
   })
   if reply.agent_id == "" then err.wire "the orchestrator registered this worker without an id" end
   bond.agent_id, bond.row, bond.known = reply.agent_id, {}, {}
+  bond.list_at = time.mono() + bond.conf.task_poll -- no answer to who is new was lost
   log.info("baaaht.registered", "registered as agent " .. reply.agent_id, { agent_id = reply.agent_id })
 end
 
