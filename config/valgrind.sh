@@ -9,7 +9,7 @@ trap 'exit 130' INT TERM
 ulimit -n 4096 # valgrind has a table of all of them
 bad=0
 for spec in "$@"; do
-  timeout -k 5 "${LIMIT:-900}" valgrind -q --leak-check=full --errors-for-leak-kinds=definite \
+  WORKER_PATIENCE=60 timeout -k 5 "${LIMIT:-900}" valgrind -q --leak-check=full --errors-for-leak-kinds=definite \
     --child-silent-after-fork=yes --log-file="$log" "$worker" spec "$spec" >/dev/null 2>&1
   case $? in 124 | 137 | 139) echo "$spec: it did not end"; bad=$((bad + 1)) ;; esac
   # Of system calls that it does not know (newer than itself) it talks, too: those fail for us, as on

@@ -109,7 +109,7 @@ local function assemble(load, options, top, raw)
   }
   conf.workspace = top.workspace or fs.join(conf.state, "work")
   take_suggestions(load, conf, raw)
-  if #conf.servers == 0 and raw.servers == nil and #load.problems == 0 then
+  if #conf.servers == 0 and #(raw.servers or {}) == 0 and #load.problems == 0 then
     load.problems[1] = schema.problem("there is no server to work for: give --protocol NAME, or "
       .. "`servers:` in worker.yaml (`worker plugins` lists what there is)")
   end

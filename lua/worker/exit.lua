@@ -29,7 +29,7 @@ exit.MEANINGS = {
 }
 
 local BY_KIND = {
-  usage = exit.USAGE, config = exit.CONFIG, transport = exit.UNAVAILABLE, http = exit.UNAVAILABLE,
+  usage = exit.USAGE, data = exit.DATA, config = exit.CONFIG, transport = exit.UNAVAILABLE, http = exit.UNAVAILABLE,
   grpc = exit.UNAVAILABLE, gone = exit.UNAVAILABLE, wire = exit.PROTOCOL, spawn = exit.OSERR,
   cancelled = exit.CANCELLED, io = exit.IOERR, file = exit.IOERR,
 }

@@ -11,6 +11,7 @@ local MISTAKES = {
     'FILE:3:5: servers%[1%]%.onec: unknown key; did you mean "once"%?' },
   ["a wrong type"] = { "servers:\n  - { protocol: local, slots: many }\n",
     'FILE:2:%d+: servers%[1%]%.slots: expected a whole number, got "many"' },
+  ["no server at all"] = { "servers: []\n", "there is no server to work for: give %-%-protocol NAME" },
   ["a duration that is none"] = { "shutdown: { timeout: soon }\nservers: [{ protocol: local }]\n",
     'FILE:1:%d+: shutdown%.timeout: expected a duration like "30s".*, got "soon"' },
   ["a list instead of a map"] = { "servers:\n  - [ protocol, local ]\n", "FILE:2:%d+: servers%[1%]: expected a map" },

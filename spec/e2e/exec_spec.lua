@@ -233,4 +233,16 @@ describe("worker exec #realtime", function()
     assert.equal(tag .. "\n", result.stdout)
     nothing_is_left(tag)
   end)
+
+  it("tells what is wrong with a job file, or with its limits, and runs nothing", function()
+    dir:write("job.yaml", "script: touch ran\nlimits: { memroy: 1GiB, pids: 0 }\n")
+    local result = program.run { "exec", "--job", dir:path "job.yaml", cwd = dir.root }
+    assert.equal(65, result.code, result.stderr)
+    assert.matches('job%.yaml:2:11: limits%.memroy: unknown key; did you mean "memory"%?', result.stderr)
+    assert.matches("job%.yaml:2:%d+: limits%.pids: expected at least 1, got 0", result.stderr)
+    result = program.run { "exec", "--pids", "0", "--", "touch", "ran", cwd = dir.root }
+    assert.equal(64, result.code)
+    assert.matches("%-%-pids: expected at least 1, got 0", result.stderr)
+    assert.is_nil(dir:read "ran")
+  end)
 end)

@@ -33,8 +33,8 @@ local command = {
     secret = { "list", value = "NAME", doc = "Mask the value of this variable in the output." },
     cwd = { "string", value = "DIR", doc = "Run it there; in an empty directory of its own otherwise." },
     memory = { "size", value = "SIZE", doc = "Most memory." },
-    cpus = { "number", value = "N", doc = "Most processors." },
-    pids = { "number", value = "N", doc = "Most processes." },
+    cpus = { "number", min = 0.01, value = "N", doc = "Most processors." },
+    pids = { "integer", min = 1, value = "N", doc = "Most processes." },
     grace = { "duration", value = "TIME", doc = "Time between TERM and KILL (5s)." },
     keep = { "flag", doc = "Leave its directory behind." },
     executor = { "string", value = "NAME", doc = "What runs it: an executor plugin (shell)." },
@@ -81,7 +81,12 @@ end
 
 local function read_job(job, path)
   local jobfile = require "worker.jobfile"
-  for key, value in pairs(jobfile.read(path)) do
+  local ok, read = pcall(jobfile.read, path)
+  if not ok then
+    if err.is(read, "config") then read.kind = "data" end -- the job is wrong, not the worker's settings
+    error(read, 0)
+  end
+  for key, value in pairs(read) do
     if key == "env" then
       for name, text_ in pairs(value) do job.env[name] = job.env[name] or text_ end
     else
