@@ -32,7 +32,7 @@ INSTALL  = sh config/need.sh
 
 # Some specs open thousands of files; those that hang are ended.
 SPECS    = ulimit -n $$(ulimit -H -n); timeout -k 5 $(LIMIT) env
-LIMIT   ?= 900
+LIMIT   ?= 1800
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
