@@ -66,6 +66,11 @@ local function offer(bond, id)
   bond.more:fire()
 end
 
+local function list_now(bond)
+  bond.list_at = 0
+  bond.more:fire()
+end
+
 local function heartbeat(bond, active)
   local ok, reply = pcall(bond.link.ask, bond.link, "call", "Heartbeat", {
     agent_id = bond.agent_id, active_tasks = active, resources = host.resources(bond.ticks) })
@@ -73,7 +78,7 @@ local function heartbeat(bond, active)
     for _, id in ipairs(reply.pending_tasks) do offer(bond, id) end
     return
   end
-  bond.list_at = 0 -- the answer may have had tasks in it
+  list_now(bond) -- the answer may have had tasks in it
   if wire.is(reply, "NOT_FOUND") then
     local unknown = bond.agent_id
     bond.agent_id = nil
@@ -86,7 +91,7 @@ function baaaht.open(conf, worker)
   local bond = bonds[conf] or new_bond(conf, worker)
   bonds[conf] = bond
   bond.link:connect()
-  bond.list_at = 0
+  list_now(bond)
   if bond.agent_id then
     -- a connection that was lost and an orchestrator that lived on: it may know us still
     local ok, why = pcall(heartbeat, bond, bond.active)
