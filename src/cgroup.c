@@ -244,8 +244,8 @@ static void keep_files(struct cgroup *group)
 }
 
 /* Nobody is in it, no group was made below it, and it would not freeze who comes next.  One that
- * was killed is not used again: kernels that count the kills of a group (6.14 and later) compare the
- * target's count with that of the parent's own group, and kill whoever is born into it. */
+ * was killed is not used again: kernels that count the kills of a group (6.14 and later) compare
+ * the target's count with that of the parent's own group, and kill whoever is born into it. */
 static bool may_rest(const struct cgroup *group)
 {
 	char text[CGFILE_TEXT];

@@ -162,7 +162,7 @@ for _, mode in ipairs { "v2", "v1" } do
       assert.equal(mode == "v2" and not counts.memory and not counts.pids, paths[1] == paths[2])
     end)
 
-    case("without a name is no one else's while it is used, or once it was killed, frozen or has groups inside", nil, function(place)
+    case("without a name is no one else's while it is used, once killed, frozen or with groups inside", nil, function(place)
       local function path_after(spoil)
         local group = place:create()
         local path, child = group:path(), spoil(group)

@@ -110,7 +110,8 @@ describe("worker run #realtime", function()
     drop_many(200)
     local run = site:start { "--slots", "2" }
     -- To a job USR2 would be the end; to the worker it is a question.
-    local storm <close> = process.spawn { env = { PATH = "/bin" }, argv = { "/bin/sh", "-c",
+    local storm <close> = process.spawn { -- luacheck: ignore storm
+      env = { PATH = "/bin" }, argv = { "/bin/sh", "-c",
       "while kill -USR2 -- -$0; do n=$((n + 1)); [ $((n % 50)) -gt 0 ] || sleep 0.0005; done 2>/dev/null", tostring(run:pid()) } }
     program.eventually(function() return #(site:list "inbox") == 0 end)
     run:signal "TERM"

@@ -83,7 +83,8 @@ function stage.worker(options)
   local dir = options.dir or not options.run and stage.dir() or nil
   local server = agent.new {
     name = options.protocol, plugin = protocol, conf = conf, slots = options.slots or 1,
-    executor = executor_of(options.run, options.isolation, options.check), policies = chains(options.policies or options.run and {} or REAL),
+    executor = executor_of(options.run, options.isolation, options.check),
+    policies = chains(options.policies or options.run and {} or REAL),
     events = events.new(), record = options.record or record.none(), grace = options.grace or 0.2,
     worker_name = options.name, workspace = dir and dir:path "work", spool_dir = dir and dir:path "spool",
   }
