@@ -378,7 +378,7 @@ static int host_setup(lua_State *L)
 	curb_install(L);
 	host_watch_coroutines(L);
 	host_open_modules(L, host);
-	host->tasks = tasks_open(host, L);
+	tasks_open(host, L, &host->tasks);
 	return 0;
 }
 

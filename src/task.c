@@ -48,17 +48,17 @@ struct tasks {
 	int spares; /* coroutines in the table that the registry has under our address */
 };
 
-struct tasks *tasks_open(struct host *host, lua_State *L)
+void tasks_open(struct host *host, lua_State *L, struct tasks **kept)
 {
 	struct tasks *tasks = calloc(1, sizeof *tasks);
 	if (tasks == NULL)
 		luaL_error(L, "out of memory for the tasks");
+	*kept = tasks; /* somebody else's before anything below raises */
 	tasks->host = host;
 	tasks->L = L;
 	list_init(&tasks->ready);
 	lua_createtable(L, TASK_SPARES, 0);
 	lua_rawsetp(L, LUA_REGISTRYINDEX, tasks);
-	return tasks;
 }
 
 void tasks_close(struct tasks *tasks)

@@ -59,9 +59,9 @@ void task_wake(struct host *host, struct task_token token, task_push_fn *push, v
  * is told to stop. */
 void task_start(lua_State *L, int nargs);
 
-/* tasks_open(host, L) / tasks_close(host): once, by the host.  tasks_run_ready: step 1 of the
+/* tasks_open(host, L, kept) / tasks_close(*kept): once, by the host.  tasks_run_ready: step 1 of the
  * loop; returns whether more tasks are ready. */
-struct tasks *tasks_open(struct host *host, lua_State *L);
+void tasks_open(struct host *host, lua_State *L, struct tasks **kept);
 void tasks_close(struct tasks *tasks);
 bool tasks_run_ready(void *tasks);
 
