@@ -206,6 +206,23 @@ describe("worker.engine", function()
     assert.matches("allow", select(2, run(fake, { container = copied })).message)
   end)
 
+  it("hands no directory of this machine to an engine of another one", function()
+    local grant = require("worker.engine.order").grant
+    local fake = engines.fake { address = "127.0.0.1:0" }
+    local _, why = run(fake, { container = grant { mounts = { { source = "/usr", target = "/workspace" } } } })
+    assert.matches("is on another machine: /usr cannot be handed to it", why.message, 1, true)
+    assert.equal(0, fake.daemon:count(CREATE))
+  end)
+
+  it("mounts what a job wants to see in the place of its own directory", function()
+    local grant = require("worker.engine.order").grant
+    local fake = engines.fake()
+    run(fake, { container = grant { mounts = { { source = "/usr", target = "/workspace/" } } } }, { workspace = "/workspace" },
+      { workdir = "/tmp" })
+    assert.same({ { Type = "bind", Source = "/usr", Target = "/workspace/", ReadOnly = true } },
+      created(fake).HostConfig.Mounts)
+  end)
+
   it("mounts for a job only what really lies in one of the roots", function()
     local scratch = require "spec.support.scratch"
     local dir <close> = scratch.dir()

@@ -127,6 +127,14 @@ local function need_local(engine, what)
   err.raise("engine", ("the engine at %s is on another machine: %s cannot be handed to it"):format(engine.address.shown, what))
 end
 
+-- What a job mounts where its own directory would be is what it wants to see there.
+local function is_taken(list, target)
+  for _, mount in ipairs(list) do
+    if fs.clean(mount.Target) == fs.clean(target) then return true end
+  end
+  return false
+end
+
 local function mounts_of(engine, conf, asked, ctx)
   local list = json.array {}
   for _, mount in ipairs(conf.mounts) do
@@ -134,8 +142,11 @@ local function mounts_of(engine, conf, asked, ctx)
     if engine.address.is_local and not real then err.raise("engine", ("mount: %s"):format(tostring(why))) end
     list[#list + 1] = bind(conf, engine.address.is_local and real or mount.source, mount.target, mount.write)
   end
-  for _, mount in ipairs(asked.mounts or {}) do list[#list + 1] = asked_mount(conf, mount, granted[asked]) end
-  if conf.workspace and ctx.workdir then
+  for _, mount in ipairs(asked.mounts or {}) do
+    if granted[asked] then need_local(engine, mount.source) end
+    list[#list + 1] = asked_mount(conf, mount, granted[asked])
+  end
+  if conf.workspace and ctx.workdir and not is_taken(list, conf.workspace) then
     need_local(engine, "the job's directory")
     list[#list + 1] = bind(conf, fs.realpath(ctx.workdir) or ctx.workdir, conf.workspace, true)
   end
