@@ -195,7 +195,7 @@ describe("config/worker.yaml #realtime", function()
 
   it("is right with what is commented out in it, too", function()
     local all = fs.read("config/worker.yaml"):gsub("\n  #([- ] )", "\n  %1")
-    for _, name in ipairs { "local", "vulcan", "strom" } do
+    for _, name in ipairs { "local", "vulcan", "strom", "baaaht" } do
       assert.is_truthy(check(all):find("\n" .. name .. " ", 1, true), name)
     end
   end)

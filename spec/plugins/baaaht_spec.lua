@@ -510,6 +510,27 @@ describe("baaaht's connection", function()
     assert.equal("ready", worker.server.state)
   end)
 
+  it("that looks alive and answers nothing is given up after three heartbeats, for another one", function()
+    local fake = baaaht.fake()
+    local worker = baaaht.worker(fake, { heartbeat_interval = "2s", rpc_timeout = "1s", reconnect_interval = "1s" },
+      { run = at_once })
+    local agent = agent_of(fake)
+    wait_for(function() return agent.beats >= 2 end)
+    local first = asked(fake, "Heartbeat")[1].connection
+    for _, route in ipairs { "Heartbeat", "ListTasks" } do
+      fake:bend_all(route, function(_, call, go)
+        if call.connection == first then task.sleep(3600) end
+        return go()
+      end)
+    end
+    local beats = agent.beats
+    wait_for(function() return agent.beats > beats + 1 end)
+    assert.equal(1, #asked(fake, "Register"))
+    assert.equal("Ready", state_of(worker))
+    fake:add "one"
+    assert.equal("COMPLETED", said(ended(fake, 1)))
+  end)
+
   it("on which a stream breaks in the middle: it is opened anew, the end is told once", function()
     local fake = baaaht.fake { jobs = { "one" } }
     fake:bend("StreamTask", function(_, call, go)

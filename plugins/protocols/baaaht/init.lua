@@ -35,6 +35,7 @@ baaaht.output = { stdout = 2 * 1024 * 1024, stderr = 64 * 1024 } -- six times th
 baaaht.batch = { bytes = 32 * 1024, seconds = 0.2 }
 
 local INPUT_PER_SECOND = 16 * 1024 * 1024 -- of a task's input, a second of patience
+local SILENT_MOST = 3 -- heartbeats in a row
 local LIST_SHARE = 20 -- of the time, a list may take one part in so many
 
 local bonds = setmetatable({}, { __mode = "k" })
@@ -43,7 +44,7 @@ local bonds = setmetatable({}, { __mode = "k" })
 
 local function new_bond(conf, worker)
   return { conf = conf, worker = worker, link = wire.new(conf), row = {}, known = {}, more = task.signal(), streams = {},
-    ticks = {}, list_at = 0 }
+    ticks = {}, list_at = 0, silent = 0 }
 end
 
 -- Another id is another life: the tasks of the one before are not ours any more.
@@ -76,9 +77,17 @@ local function heartbeat(bond, active)
     agent_id = bond.agent_id, active_tasks = active, resources = host.resources(bond.ticks) })
   if ok then
     for _, id in ipairs(reply.pending_tasks) do offer(bond, id) end
+    bond.silent = 0
     return
   end
   list_now(bond) -- the answer may have had tasks in it
+  bond.silent = wire.is(reply, "DEADLINE_EXCEEDED") and bond.silent + 1 or 0
+  if bond.silent >= SILENT_MOST then
+    -- a peer that is gone without a word leaves a connection that looks alive
+    bond.silent = 0
+    bond.link:renew(("%d heartbeats were not answered"):format(SILENT_MOST))
+    err.gone "the orchestrator does not answer any more"
+  end
   if wire.is(reply, "NOT_FOUND") then
     local unknown = bond.agent_id
     bond.agent_id = nil

@@ -39,15 +39,31 @@ local function heard(self, state, why)
     { from = before, to = now, address = self.conf.orchestrator_addr })
 end
 
+local function new_client(self)
+  local conf, client = self.conf, nil
+  client = grpc.client {
+    target = conf.orchestrator_addr, timeout = conf.rpc_timeout, connect_timeout = conf.dial_timeout,
+    max_receive = conf.max_recv_msg_size, max_send = conf.max_send_msg_size, codec = codec,
+    on_state = function(state, why)
+      if client == self.client then heard(self, state, why) end
+    end,
+  }
+  return client
+end
+
 --- `wire.new(conf)`: nothing is connected yet.
 function wire.new(conf)
   local self = setmetatable({ conf = conf, state = STATES.idle }, meta)
-  self.client = grpc.client {
-    target = conf.orchestrator_addr, timeout = conf.rpc_timeout, connect_timeout = conf.dial_timeout,
-    max_receive = conf.max_recv_msg_size, max_send = conf.max_send_msg_size, codec = codec,
-    on_state = function(state, why) heard(self, state, why) end,
-  }
+  self.client = new_client(self)
   return self
+end
+
+--- `wire:renew(why)`: give the connection up; the next call makes another one.
+function methods:renew(why)
+  local old = self.client
+  self.client = new_client(self)
+  heard(self, "transient_failure", why)
+  old:close()
 end
 
 --- `wire.is(why, name)`: whether it is an answer with this status.
