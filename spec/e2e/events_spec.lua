@@ -143,8 +143,24 @@ describe("event sinks of a worker #realtime", function()
       assert.equal(channel == "evaluation:completed" and "42\n" or "no\n", ended.output)
       assert.is_string(ended.error)
     end
+    -- Redis dies in the middle of a task, and is back when the task has long been reported.
+    local ready = dir:path "ready"
+    fake:add { eval_id = "through", code = ("touch %s; while [ -e %s ]; do sleep 0.01; done; echo 43"):format(ready, ready) }
+    assert.equal("evaluation:running", heard())
+    program.eventually(function() return fs.exists(ready) end)
+    ear:close()
+    server:kill()
+    fs.remove(ready)
+    program.eventually(function() return #fake.reports == 3 end)
+    run:says '"event":"sink.failing"'
+    server:start()
+    local again <close> = server:listen "evaluation:completed"
+    run:signal "HUP"
+    assert.equal("43\n", json.decode((select(2, again:message(60)))).output)
     run:signal "TERM"
-    assert.equal(0, run:wait().code)
+    local said = run:wait()
+    assert.equal(0, said.code)
+    for _, event in ipairs { "failing", "back" } do assert.equal(1, count(said.stderr, '"event":"sink%.' .. event)) end
   end)
 
   it("that never answer delay neither jobs nor the end; what they missed is counted", function()
