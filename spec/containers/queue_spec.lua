@@ -138,6 +138,25 @@ describe("the queue in containers #realtime", function()
     nothing_left()
   end)
 
+  it("are not run twice where results are kept, and the second report says so", function()
+    if not need() then return end
+    local dir <close> = scratch.dir()
+    local fake = queue.fake()
+    local same = { code = "import time\nprint(time.time())" }
+    local first, second, other = fake:add(same), fake:add(same), fake:add { code = same.code .. "\n" }
+    dir:write("worker.yaml", ("servers: [ { protocol: queue, executor: { docker: { image: %q, cache: { entries: 10 } } } } ]")
+      :format(IMAGE))
+    local run <close> = start(fake, dir, { "--config", dir:path "worker.yaml" })
+    local fresh, seen, else_ = reported(fake, first), reported(fake, second), reported(fake, other)
+    assert.is_nil(fresh.body.output.cached)
+    assert.is_true(seen.body.output.cached)
+    assert.equal(fresh.body.output.output, seen.body.output.output)
+    assert.is_nil(else_.body.output.cached)
+    assert.not_equal(fresh.body.output.output, else_.body.output.output)
+    run:signal "TERM"
+    run:wait()
+  end)
+
   it("go on after their engine died under them and came back, which is told once each", function()
     if not need() then return end
     local dir <close> = scratch.dir()

@@ -31,7 +31,7 @@ local function add_details(body, self, result)
   body.exit_code, body.signal, body.duration = result.exit_code, result.signal, result.duration
   body.state, body.reason = result.state, result.reason and text.cut(result.reason, ERROR_MOST)
   body.engine, body.fallback, body.cached = result.executor, result.fallback, result.cached
-  body.runtime, body.security = result.runtime, result.runtime == "runsc" and "production-grade" or nil
+  body.runtime, body.security = result.runtime, result.runtime and "production-grade" or nil
   body.worker_id = self.worker_id
   return body
 end
