@@ -338,6 +338,23 @@ describe("worker.tools", function()
     end
   end)
 
+  it("refuses a task that is made of the wrong things, and says which", function()
+    local fields = { "id", "session_id", "labels", "operation", "command", "tool", "parameters", "arguments", "input_data",
+      "environment", "working_directory", "timeout_ns", "max_retries", "retry_on_failure", "constraints" }
+    for _, name in ipairs(fields) do
+      for _, value in ipairs { { { "x" } }, true, 1.5 } do
+        local fits = name == "retry_on_failure" and value == true or name == "timeout_ns" and value == 1.5
+        if not fits then
+          local message = refused { operation = "list", [name] = value }
+          assert.matches("task." .. name .. ".-: expected", message)
+        end
+      end
+    end
+    for _, number in ipairs { 1 / 0, 0 / 0 } do refused { operation = "list", timeout_ns = number } end
+    for _, number in ipairs { 0, -1 } do assert.equal(30, job({ operation = "list", timeout_ns = number }).timeout) end
+    assert.is_truthy(job { operation = "list", lease = {}, config = print }) -- what else it has is its adapter's
+  end)
+
   it("adds its settings to those of a protocol", function()
     local schema = require "worker.schema"
     local fields = tools.fields { url = { "url", doc = "Where it is." } }

@@ -23,6 +23,29 @@ local function refuse(message, code)
   err.raise("refused", message, { code = code or "INVALID_ARGUMENT" })
 end
 
+-- What a task may be ------------------------------------------------------------------------------------
+
+local TEXTS, WORDS = { "map", of = { "string" } }, { "list", of = { "string" } }
+
+local FIELDS = {
+  id = { "string", min = 1 }, session_id = { "string" }, labels = TEXTS, tool = { "string" }, type = { "any" },
+  operation = { "string" }, command = { "string" }, parameters = { "map", of = { "any" } }, arguments = WORDS,
+  input_data = { "string" }, environment = TEXTS, working_directory = { "string" }, timeout_ns = { "number" },
+  max_retries = { "integer" }, retry_on_failure = { "boolean" },
+  constraints = { "record", fields = {
+    max_memory_bytes = { "number" }, max_cpu_ns = { "number" }, max_execution_time_ns = { "number" },
+    allowed_operations = WORDS, denied_operations = WORDS,
+  } },
+}
+
+-- A task as it came, its known fields checked; the others are its adapter's own.
+local function checked(task)
+  local known = {}
+  for name in pairs(FIELDS) do known[name] = task[name] end
+  local fine, problems = schema.check(FIELDS, known, nil, "task", { env = function() end })
+  return fine or refuse(tostring(problems[1]))
+end
+
 -- Which tool --------------------------------------------------------------------------------------------
 
 local TYPES = { "code_execution", "file_operation", "network_request", "data_processing", "container_operation",
@@ -98,7 +121,7 @@ end
 local function operation_of(task)
   local named = task.parameters or {}
   for _, value in ipairs { task.operation or "", task.command or "", named.operation or "", named.op or "" } do
-    if type(value) ~= "string" then refuse "the operation of a task is text" end
+    if type(value) ~= "string" then refuse "the operation of a task must be text" end
     if value ~= "" then return value end
   end
 end
@@ -209,7 +232,7 @@ end
 -- What it may use -----------------------------------------------------------------------------------------
 
 local function positive(value)
-  return type(value) == "number" and value > 0 and value < math.huge and value or nil
+  return value and value > 0 and value or nil
 end
 
 local function least(a, b)
@@ -270,7 +293,7 @@ end
 
 --- `tasks.job(task, conf)`: see worker.tools.
 function tasks.job(task, conf)
-  conf = conf or {}
+  task, conf = checked(task), conf or {}
   local tool = shelf.get(task.tool or tasks.route(task.type, operation_of(task)))
   local data = shape.read(tool)
   check_operations(tool, data, task)
