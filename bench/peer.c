@@ -41,7 +41,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WARM  20
+#define WARM  64
 #define SLOTS 64
 #define ROOM  65536
 #define BATCH (256 * 1024)

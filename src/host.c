@@ -35,9 +35,6 @@
 #define HOST_HOOK_EVERY 100
 /* After a runaway was stopped, its error handlers and <close> variables get this long. */
 #define HOST_MERCY (100 * CLOCK_MS)
-/* Below this Lua's collector rests: what a start leaves behind is not worth looking through the
- * whole library, again and again while that is loaded. */
-#define HOST_REST ((size_t)3 * 1024 * 1024)
 /* Most of what Lua holds is the library, which never goes: to look through it seldom costs little
  * memory.  In percent of what was left after the last time. */
 #define HOST_PAUSE 300
@@ -248,11 +245,6 @@ void host_burst_begin(struct host *host, lua_State *co)
 	host->warned = false;
 	host->raise_after = host->options.runaway_ns;
 	host->burst_co = co;
-	if (host->resting && host->memory > HOST_REST) {
-		host->resting = false;
-		lua_gc(host->L, LUA_GCRESTART);
-		lua_gc(host->L, LUA_GCSETPAUSE, HOST_PAUSE);
-	}
 }
 
 void host_burst_end(struct host *host)
@@ -403,8 +395,7 @@ struct host *host_open(const struct host_options *options, struct err *err)
 		free(host);
 		return NULL;
 	}
-	lua_gc(host->L, LUA_GCSTOP);
-	host->resting = true;
+	lua_gc(host->L, LUA_GCSETPAUSE, HOST_PAUSE);
 	lua_atpanic(host->L, host_panic);
 	*(struct host **)lua_getextraspace(host->L) = host;
 	lua_pushcfunction(host->L, host_setup);
