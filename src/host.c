@@ -52,7 +52,6 @@ struct host {
 	struct pool pool;
 	size_t memory, peak;
 	int64_t burst_gain;
-	bool resting;	     /* the collector has not begun */
 	char oom_where[160]; /* where the last refused allocation was asked for */
 	bool oom;	     /* and nobody has read it yet */
 
