@@ -59,8 +59,8 @@ void task_wake(struct host *host, struct task_token token, task_push_fn *push, v
  * is told to stop. */
 void task_start(lua_State *L, int nargs);
 
-/* tasks_open(host, L, kept) / tasks_close(*kept): once, by the host.  tasks_run_ready: step 1 of the
- * loop; returns whether more tasks are ready. */
+/* tasks_open(host, L, kept) / tasks_close(*kept): once, by the host.  tasks_run_ready: step 1 of
+ * the loop; returns whether more tasks are ready. */
 void tasks_open(struct host *host, lua_State *L, struct tasks **kept);
 void tasks_close(struct tasks *tasks);
 bool tasks_run_ready(void *tasks);
