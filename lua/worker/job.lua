@@ -1,4 +1,5 @@
 -- job.lua: what a job and a result look like, checked where they enter the worker.
+local process = require "worker.process"
 local secret = require "worker.secret"
 
 local job = {}
@@ -60,6 +61,8 @@ function job.check(value)
   if value.container ~= nil and type(value.container) ~= "table" then return "container must be a table" end
   if value.files ~= nil and not is_map_of_strings(value.files) then return "files must map paths to texts" end
   if value.env ~= nil and not is_map_of_strings(value.env) then return "env must map names to strings" end
+  local wrong = value.env and process.check_env(value.env)
+  if wrong then return "env: " .. wrong end
   if value.limits ~= nil and type(value.limits) ~= "table" then return "limits must be a table" end
   if value.secrets ~= nil and not is_list_of_secrets(value.secrets) then
     return "secrets must be a list of strings"

@@ -4,6 +4,7 @@
 local err = require "worker.error"
 local fs = require "worker.fs"
 local json = require "worker.json"
+local process = require "worker.process"
 local schema = require "worker.schema"
 local yaml = require "worker.yaml"
 
@@ -76,9 +77,13 @@ function jobfile.parse(name, source)
   local job, problems = schema.check(jobfile.fields, value, marks, "")
   if not job then
     local lines = {}
-    for i, problem in ipairs(problems) do lines[i] = tostring(problem) end
+    for i, problem in ipairs(problems) do -- what was JSON has no places
+      lines[i] = (marks and "" or name .. ": ") .. tostring(problem)
+    end
     err.raise("config", table.concat(lines, "\n"))
   end
+  local wrong = process.check_env(job.env)
+  if wrong then err.raise("config", ("%s: env: %s"):format(name, wrong)) end
   local own_program = job.image and not job.argv and not job.script
   if not own_program and (job.argv == nil) == (job.script == nil) then
     err.raise("config", name .. ": a job has either argv or script" .. (job.argv and ", not both" or ""))

@@ -203,6 +203,14 @@ function process.env(...)
   return env
 end
 
+--- `process.check_env(env)`: nil, or what of these names and values no process can have.
+function process.check_env(env)
+  for name, value in pairs(env) do
+    if not name:find("^[^=%z]+$") then return ("%q cannot name a variable"):format(name) end
+    if value:find("\0", 1, true) then return ("the value of %s has a NUL byte"):format(name) end
+  end
+end
+
 --- `process.inherited(name)`: a variable of the worker's own environment, or nil.
 process.inherited = sys.env
 

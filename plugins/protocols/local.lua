@@ -8,10 +8,12 @@
 -- Many workers may share one directory: a rename gives a file to exactly one of them.  Each holds a
 -- lock while it lives; what a dead one leaves behind is taken over: a job that had not started goes
 -- back to the inbox, one that had is reported as an error, since it must not run twice.
+local error = require "worker.error"
 local fs = require "worker.fs"
 local jobfile = require "worker.jobfile"
 local json = require "worker.json"
 local log = require "worker.log"
+local text = require "worker.text"
 local time = require "worker.time"
 
 local local_ = { kind = "protocol", name = "local", api = 1 }
@@ -31,8 +33,12 @@ local_.config = {
 
 local WATCH = 30
 
+-- Beside it there must be room for the names of what belongs to it.
+local NAME_MOST = 200
+
 local function refuse(self, name, why)
-  local where = fs.join(self.conf.dir, "failed", name)
+  local kept = #name > NAME_MOST and text.cut(name, NAME_MOST - 20) .. text.sha256(name):sub(1, 16) or name
+  local where = fs.join(self.conf.dir, "failed", kept)
   fs.rename(fs.join(self.own, name), where)
   fs.write(where .. ".reason", why .. "\n")
   log.warn("job.unreadable", ("%s cannot be run: %s"):format(name, why))
@@ -60,11 +66,21 @@ local function fresh_id(self, name)
   return id
 end
 
+-- A link is not followed: it may lead to what its maker may not read, but we may.
+local function read(self, name)
+  local path = fs.join(self.own, name)
+  if #name > NAME_MOST then
+    error.raise("config", ("its name has %d bytes, %d are allowed"):format(#name, NAME_MOST))
+  end
+  if fs.lstat(path).type == "link" then error.raise("config", name .. ": it is a link, not a file") end
+  return jobfile.read(path)
+end
+
 -- One file from the inbox becomes ours, or somebody else was faster.
 local function take(self, name)
   -- Never over a namesake that still runs here: that file stays in the inbox until then.
   if not fs.move(fs.join(self.inbox, name), fs.join(self.own, name)) then return nil end
-  local ok, job = pcall(jobfile.read, fs.join(self.own, name))
+  local ok, job = pcall(read, self, name)
   if not ok then
     refuse(self, name, tostring(job))
     return nil

@@ -40,6 +40,25 @@ describe("the protocol local #realtime", function()
     assert.same({ ".f.sh", "e.txt" }, site:list "inbox")
   end)
 
+  it("follows no link, and takes no name too long for what belongs to it", function()
+    site.dir:write("secret", "SECRET=1")
+    fs.symlink(site.dir:path "secret", site:path("inbox", "link.sh"))
+    fs.mkdir(site:path("inbox", "dir.sh"))
+    local long = ("x"):rep(240)
+    site:drop(long .. ".sh", "true")
+    local run = site:once {}
+    assert.equal(0, run.code, run.stderr)
+    assert.same({}, site:list "done")
+    assert.equal("link.sh: it is a link, not a file\n", site:read("failed", "link.sh.reason"))
+    assert.matches("it is a dir, not a file", site:read("failed", "dir.sh.reason"))
+    assert.same({}, site:list "inbox")
+    local reason
+    for _, name in ipairs(site:list "failed") do
+      if name:find("^xxx.*%.reason$") then reason = site:read("failed", name) end
+    end
+    assert.equal("its name has 243 bytes, 200 are allowed\n", reason)
+  end)
+
   it("puts a job file that cannot be read into failed/, with the place and the reason", function()
     site:drop("a.yaml", "script: echo\nscirpt: x\n")
     site:drop("b.json", '{"script": }')

@@ -29,6 +29,8 @@ describe("worker.jobfile", function()
     ["a.yaml\n"] = "a%.yaml",
     ["a.json\n{"] = "a%.json: not JSON: line 1, column 2",
     ["a.json\n[]"] = "a%.json",
+    ['a.json\n{"argv": []}'] = "a%.json: argv: ",
+    ['a.json\n{"script": "x", "env": {"A=B": "c"}}'] = 'a%.json: env: "A=B" cannot name a variable',
     ["a.sh\na\0b"] = "a%.sh: byte 2: a script must not have a NUL",
     ["a.txt\nx"] = "a%.txt: a job file ends in %.json, %.yaml or %.sh",
   } do
@@ -64,6 +66,8 @@ describe("worker.job", function()
     ["env must"] = { id = "a", env = { 5 } }, ["env must map"] = { id = "a", env = "x" },
     ["secrets must"] = { id = "a", secrets = 5 }, ["secrets must be"] = { id = "a", secrets = { {} } },
     ["limits must"] = { id = "a", limits = "x" }, ["cwd must"] = { id = "a", cwd = 5 },
+    ['env: "A=B" cannot name'] = { id = "a", env = { ["A=B"] = "x" } },
+    ["env: the value of A"] = { id = "a", env = { A = "\0" } },
     ["stdin must"] = { id = "a", stdin = true },
   } do
     it("says: " .. said, function()
