@@ -22,6 +22,7 @@
 #define HTTP_EASY_KEEP_IDLE 30L
 #define HTTP_EASY_KEEP_STEP 10L
 #define HTTP_EASY_MAX_URL   65536
+#define HTTP_EASY_UPLOAD    (256 * 1024L) /* a batch of a log in one system call, not in four */
 
 /* --- what goes into a request --- */
 
@@ -175,6 +176,7 @@ static void http_easy_protocol(CURL *easy, const struct http_config *config, boo
 	curl_easy_setopt(easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
 	curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 1L);
+	curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, HTTP_EASY_UPLOAD);
 }
 
 /* libcurl would look at the environment by itself, per request; here the floors above have looked,
