@@ -59,7 +59,10 @@ function engine.open(options)
 end
 
 --- `docker:close()`: close the connections.
-function methods:close() self.client:close() end
+function methods:close()
+  images.close(self)
+  self.client:close()
+end
 meta.__close = methods.close
 
 -- Talking ----------------------------------------------------------------------------------------------

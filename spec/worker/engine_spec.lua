@@ -418,6 +418,30 @@ describe("worker.engine images", function()
     assert.equal(0, fake.daemon:count(PULL))
   end)
 
+  it("are pulled to the end, although the job that wanted them has gone", function()
+    local began, pulled = 0, false
+    local fake = engines.fake { routes = {
+      [PULL] = function(_, reply)
+        began = began + 1
+        local stream = reply:stream(200, { ["Content-Type"] = "application/json" })
+        for _ = 1, 10 do
+          stream:write '{"status":"Pulling"}\r\n'
+          task.sleep(10)
+        end
+        pulled = true
+      end,
+      ["GET /{v}/images/{name}/json"] = function(_, reply)
+        if pulled then return reply:json(200, { Id = "x", Config = {} }) end
+        reply:json(404, { message = "no" })
+      end,
+    } }
+    for _ = 1, 3 do
+      assert.is_false((task.within(30, run, fake, {}, { image = "x", pull = "missing" })))
+    end
+    assert.equal("success", run(fake, {}, { image = "x", pull = "missing" }).state)
+    assert.equal(1, began)
+  end)
+
   it("are pulled once, however many jobs wait for them", function()
     local fake = puller({ '{"status":"Pulling"}\r\n' }, true)
     local jobs = {}

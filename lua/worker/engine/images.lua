@@ -100,17 +100,35 @@ function images.import(engine, name, tar)
   }, function() end)
 end
 
-local function pull_bounded(engine, name, policy)
-  policy.told("pulling " .. name)
-  local ok, why = task.try(function()
-    if not task.within(policy.timeout, images.pull, engine, name, policy.told) then
-      err.raise("engine", "it took longer than " .. time.format_duration(policy.timeout))
-    end
-  end)
-  if not ok then
-    local away = err.is(why) and why.away or nil
-    err.raise("engine", ("the image %s cannot be had: %s"):format(name, tostring(why)), { away = away })
+-- A pull of its own: it goes on when the job that wanted the image first has gone, so that one which
+-- takes longer than a job may comes to its end all the same.
+local function begin(engine, name, policy)
+  local pull = { heard_by = {} }
+  engine.pulls[name] = pull
+  local function told(words)
+    for _, hear in pairs(pull.heard_by) do pcall(hear, words) end
   end
+  pull.handle = task.start(function()
+    pull.ok, pull.why = task.try(function()
+      if not task.within(policy.timeout, images.pull, engine, name, told) then
+        err.raise("engine", "it took longer than " .. time.format_duration(policy.timeout))
+      end
+    end)
+    engine.pulls[name] = nil
+  end)
+  return pull
+end
+
+-- Wait for it, hearing how far it is.
+local function follow_pull(engine, name, policy)
+  policy.told("pulling " .. name)
+  local pull, key = engine.pulls[name] or begin(engine, name, policy), {}
+  pull.heard_by[key] = policy.told
+  local _ <close> = setmetatable({}, { __close = function() pull.heard_by[key] = nil end })
+  pull.handle:join()
+  if pull.ok then return end
+  local why = pull.why or "the engine was closed"
+  err.raise("engine", ("the image %s cannot be had: %s"):format(name, tostring(why)), { away = err.is(why) and why.away or nil })
 end
 
 --- `images.need(engine, name, policy)`: several who need the same image pull it once.
@@ -120,13 +138,14 @@ function images.need(engine, name, policy)
   if policy.pull == "never" then
     err.raise("engine", ("the image %s is not on this machine, and `pull` is never: load it, or allow to pull"):format(name))
   end
-  engine.pulls[name] = engine.pulls[name] or task.semaphore(1)
-  local place <close> = engine.pulls[name]:take() -- luacheck: ignore place
-  found = policy.pull ~= "always" and images.find(engine, name)
-  if found then return found end
-  pull_bounded(engine, name, policy)
+  follow_pull(engine, name, policy)
   return images.find(engine, name)
     or err.raise("engine", ("the image %s is not there after it was pulled"):format(name))
+end
+
+--- `images.close(engine)`: end what is being pulled.
+function images.close(engine)
+  for _, pull in pairs(engine.pulls) do pull.handle:cancel "closed" end
 end
 
 return images
