@@ -10,7 +10,6 @@ local log = require "worker.log"
 local secret = require "worker.secret"
 local task = require "worker.task"
 local text = require "worker.text"
-local time = require "worker.time"
 local ws = require "worker.ws"
 
 local config = require "queue.config"
@@ -36,53 +35,71 @@ local STEP, STEP_MOST = 5, 30
 local NOTICE_WAIT = 30      -- the queue is asked this often, however quiet its WebSocket
 local NO_SOCKET, LOST_SOCKET = 600, 30
 
+-- Notices ------------------------------------------------------------------------------------------------
+
+local function hear(self, socket)
+  local _ <close> = socket
+  while socket:receive() do
+    self.noticed = true
+    self.notice:fire()
+  end
+end
+
+-- The queue's WebSocket, as long as the worker lives: heard while every slot is busy, too, since a queue asks
+-- now and then whether anybody is there.
+local function listen(self)
+  while true do
+    local ok, why = task.try(ws.connect, { url = self.base .. "/ws", headers = self.headers, timeout = TIMEOUT })
+    if ok then
+      self.listening = true
+      log.info("queue_websocket_connected", "the queue tells when there is a task", { queue_url = words.shown(self.base) })
+      task.try(hear, self, why)
+      self.listening = false
+      self.notice:fire() -- whoever waits for one polls from now on
+      log.info("queue_websocket_lost", "the queue is polled until it has a WebSocket again")
+    else
+      log.debug("queue_websocket_unavailable", "the queue is polled: " .. tostring(why))
+    end
+    task.sleep((ok or err.is(why, "transport")) and LOST_SOCKET or NO_SOCKET)
+  end
+end
+
+-- Until the queue says that there is something, or it is time to ask anyway.  Nothing has been taken, so
+-- this may be broken off.  Seconds to the next pull.
+local function wait_notice(self)
+  if not self.listening then return self.conf.poll end
+  if not self.noticed then
+    self.claim_breaks = true
+    self.notice:wait(NOTICE_WAIT)
+    self.claim_breaks = nil
+  end
+  self.noticed = false
+  return 0
+end
+
 function queue.open(conf)
   if conf.code == "auto" then conf.code = tasks.is_apart() and "stdin" or "file" end
   local key = conf.api_key and secret.reveal(conf.api_key) or ""
   local headers = key ~= "" and { ["X-API-Key"] = key } or {}
   local base = conf.url:gsub("/+$", "")
   local take = conf.take
-  return {
-    conf = conf, base = base, headers = headers, failures = 0, socket_again = conf.websocket == "off" and math.huge or 0,
+  local self = {
+    conf = conf, base = base, headers = headers, failures = 0, notice = task.signal(),
     api = http.client { base = base, headers = headers, timeout = TIMEOUT, max_idle = KEPT, max_body = TASK_MOST },
     -- a queue that knows these spares us the others; Crucible's own takes no notice
     query = { engine = take.engines[1] and table.concat(take.engines, ","),
       language = take.languages[1] and table.concat(take.languages, ",") },
   }
+  if conf.websocket == "auto" then self.listener = task.start(listen, self) end
+  return self
 end
 
 function queue.close(self)
-  if self.socket then self.socket:close() end
+  if self.listener then
+    self.listener:cancel("the worker stops")
+    self.listener:join()
+  end
   self.api:close()
-end
-
--- Waiting -------------------------------------------------------------------------------------------------
-
-local function connect(self)
-  local ok, socket = task.try(ws.connect, { url = self.base .. "/ws", headers = self.headers, timeout = TIMEOUT })
-  if ok then
-    self.socket = socket
-    return log.info("queue_websocket_connected", "the queue tells when there is a task", { queue_url = words.shown(self.base) })
-  end
-  self.socket_again = time.mono() + (err.is(socket, "transport") and LOST_SOCKET or NO_SOCKET)
-  log.debug("queue_websocket_unavailable", "the queue is polled: " .. tostring(socket))
-end
-
--- Until the queue says that there is something, or it is time to ask anyway.  Nothing has been taken, so
--- this may be broken off.
-local function wait_notice(self)
-  if not self.socket and time.mono() >= self.socket_again then connect(self) end
-  if not self.socket then return self.conf.poll end
-  self.claim_breaks = true
-  local ok, _, why = task.try(self.socket.receive, self.socket, NOTICE_WAIT)
-  self.claim_breaks = nil
-  if not ok or why == "closed" then
-    log.info("queue_websocket_lost", "the queue is polled until it has a WebSocket again")
-    self.socket:close()
-    self.socket, self.socket_again = nil, time.mono() + LOST_SOCKET
-    return self.conf.poll
-  end
-  return 0
 end
 
 -- Pulling -------------------------------------------------------------------------------------------------
