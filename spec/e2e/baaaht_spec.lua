@@ -82,6 +82,60 @@ function methods:ended(id)
   end)
 end
 
+-- What its people can say, and what comes of it: as an option, as a variable, by itself.
+local SETTINGS = {
+  { "orchestrator-addr", "unix:///x", "servers[1].orchestrator_addr: unix:///x", "unix:///tmp/baaaht-grpc.sock" },
+  { "name", "my-worker", "name: my-worker" }, { "dial-timeout", "60s", "servers[1].dial_timeout: 1m", "30s" },
+  { "rpc-timeout", "1m30s", "servers[1].rpc_timeout: 1m30s", "10s" },
+  { "max-recv-msg-size", "1048576", "servers[1].max_recv_msg_size: 1MiB", "100MiB" },
+  { "max-send-msg-size", "1048576", "servers[1].max_send_msg_size: 1MiB", "100MiB" },
+  { "reconnect-interval", "500ms", "servers[1].reconnect_interval: 500ms", "5s" },
+  { "reconnect-max-attempts", "3", "servers[1].reconnect_max_attempts: 3", "0" },
+  { "heartbeat-interval", "7s", "servers[1].heartbeat_interval: 7s", "30s" },
+  { "log-level", "debug", "log.level: debug", "info" }, { "log-format", "json", "log.format: json" },
+  { "log-output", "/x.log", "log.output: /x.log" },
+}
+
+describe("the settings of baaaht #realtime", function()
+  local function shown(words, env)
+    local dir <close> = scratch.dir()
+    local all = { "config", "show", "--protocol", "baaaht", env = env or {} }
+    all.env.HOME = dir.root
+    table.move(words, 1, #words, #all + 1, all)
+    local ended = program.run(all)
+    assert.equal(0, ended.code, ended.stderr)
+    return ended.stdout
+  end
+
+  local function has(said, line, from)
+    for one in said:gmatch("[^\n]+") do
+      if one:find(line, 1, true) == 1 and one:find("# " .. from, 1, true) then return true end
+    end
+    return false
+  end
+
+  it("are what they are when nobody says anything", function()
+    local said = shown {}
+    for _, row in ipairs(SETTINGS) do
+      local path = row[3]:match("^(.-): ")
+      if row[4] then assert.is_true(has(said, path .. ": " .. row[4], "default"), row[1] .. "\n" .. said) end
+    end
+  end)
+
+  it("are options and variables", function()
+    local words, env = {}, {}
+    for _, row in ipairs(SETTINGS) do
+      words[#words + 1], words[#words + 2] = "--" .. row[1], row[2]
+      env["WORKER_" .. row[1]:gsub("-", "_"):upper()] = row[2]
+    end
+    local by_options, by_variables = shown(words), shown({}, env)
+    for _, row in ipairs(SETTINGS) do
+      assert.is_true(has(by_options, row[3], "flag"), row[1] .. "\n" .. by_options)
+      assert.is_true(has(by_variables, row[3], "environment"), row[1] .. "\n" .. by_variables)
+    end
+  end)
+end)
+
 describe("a worker on baaaht #realtime", function()
   it("runs tasks of all ends over a Unix socket, and stops with 0", function()
     local site <close> = new_site()
