@@ -248,6 +248,19 @@ describe("baaaht runs", function()
     assert.is_true(agent_of(fake).beats >= 20)
   end)
 
+  it("a task that may be repeated again when it fails, as often as it says, and tells one end", function()
+    for _, container in ipairs { false, true } do
+      local fake, runs = baaaht.fake { jobs = { { command = "x", retry_on_failure = true, max_retries = 2 },
+        { command = "x", max_retries = 2 } } }, {}
+      baaaht.worker(fake, {}, { container = container, policies = { { "again" } }, run = function(job)
+        runs[job.id] = (runs[job.id] or 0) + 1
+        return { state = "failed", exit_code = 1 }
+      end })
+      local first, second = ended(fake, 1), ended(fake, 2)
+      assert.same({ 3, 1, 1, 1 }, { runs[first.id], runs[second.id], first.told.ends, second.told.ends })
+    end
+  end)
+
   it("4 MB of output, all of it in order, stdout and stderr apart #realtime", function()
     local command = [[i=0; while [ $i -lt 64 ]; do head -c 65536 /dev/urandom | tee -a out; echo "e $i" >&2; i=$((i+1)); done
       sha256sum <out >sum; cat sum >&2]]
@@ -385,6 +398,18 @@ describe("baaaht ends", function()
     end
     assert.same({ "FAILED INVALID_ARGUMENT", "FAILED UNIMPLEMENTED", "FAILED INVALID_ARGUMENT", "FAILED INVALID_ARGUMENT",
       "FAILED FAILED_PRECONDITION", "FAILED PERMISSION", "FAILED INVALID_ARGUMENT" }, list)
+  end)
+
+  it("a command that its constraints do not allow, without containers, too: PERMISSION", function()
+    local fake = baaaht.fake { jobs = {
+      { command = "rm", constraints = { denied_operations = { "rm" } } },
+      { command = "rm", constraints = { allowed_operations = { "ls" } } },
+      { command = "ls", constraints = { allowed_operations = { "ls" } } },
+    } }
+    baaaht.worker(fake, {}, { run = at_once })
+    assert.equal("FAILED PERMISSION", said(ended(fake, 1)))
+    assert.equal("FAILED PERMISSION", said(ended(fake, 2)))
+    assert.equal("COMPLETED", said(ended(fake, 3)))
   end)
 
   it("a tool without a container to run it in: UNAVAILABLE", function()

@@ -8,6 +8,9 @@ local tasks = {}
 local NANO = 1e9
 local NEVER = 300 * 24 * 3600 -- no limit of time is none; the timeout policy may still set one
 
+local RETRIES_MOST = 10
+local NO_RULES = { allowed_operations = {}, denied_operations = {} }
+
 local COMMANDS = { TASK_TYPE_CODE_EXECUTION = true, TASK_TYPE_DATA_PROCESSING = true, TASK_TYPE_CUSTOM = true }
 
 local OVER = { TASK_STATE_COMPLETED = true, TASK_STATE_FAILED = true, TASK_STATE_CANCELLED = true, TASK_STATE_TIMEOUT = true }
@@ -27,6 +30,21 @@ local function positive(n) return n and n > 0 and n or nil end
 
 local function least(a, b) return a and b and math.min(a, b) or a or b end
 
+local function has(list, word)
+  for _, one in ipairs(list) do
+    if one == word then return true end
+  end
+  return false
+end
+
+-- The one thing that is done here is the command itself.
+local function check_rules(rules, command)
+  local allowed, denied = rules.allowed_operations, rules.denied_operations
+  if has(denied, command) or #allowed > 0 and not has(allowed, command) then
+    refuse("PERMISSION", "the task's constraints do not allow its command")
+  end
+end
+
 -- Where there are no containers a command is a process of this machine, as whoever runs the worker without
 -- them wants it.
 local function command(task)
@@ -37,7 +55,8 @@ local function command(task)
   elseif config.command == "" then
     refuse("INVALID_ARGUMENT", "the task has no command")
   end
-  local rules = config.constraints or {}
+  local rules = config.constraints or NO_RULES
+  check_rules(rules, config.command)
   local argv = { "/bin/sh", "-c", config.command, "sh" }
   return {
     session = task.session_id, -- a policy may be a session's own
@@ -46,6 +65,7 @@ local function command(task)
     stdin = config.input_data ~= "" and config.input_data or nil,
     timeout = (least(positive(config.timeout_ns), positive(rules.max_execution_time_ns)) or NEVER * NANO) / NANO,
     limits = { memory = positive(rules.max_memory_bytes) },
+    retries = config.retry_on_failure and math.min(math.max(config.max_retries, 0), RETRIES_MOST) or nil,
   }
 end
 
