@@ -216,6 +216,9 @@ describe("worker.tools", function()
       assert.equal("/workspace/a", path_of("/a", "src"))
       assert.equal("/workspace/src", job({ tool = "list", working_directory = "src" }).cwd)
       assert.matches("leads out", (refused { tool = "list", working_directory = "../.." }))
+      assert.matches("no directory 'gone' in the workspace", (refused { tool = "list", working_directory = "gone" }))
+      dir:write("file", "")
+      assert.matches("no directory 'file'", (refused { tool = "list", working_directory = "file" }))
     end)
   end)
 
@@ -310,6 +313,7 @@ describe("worker.tools", function()
       assert.equal("/srv/one", place { session_id = "s1", labels = { team = "blue" } })
       assert.equal("/srv/blue", place { session_id = "s2", labels = { team = "blue" } })
       assert.equal("/srv/s2", place { session_id = "s2", labels = { team = "red" } })
+      assert.is_false((pcall(place, { session_id = "team=blue" })))
       for _, session in ipairs { "..", "a/b", "", ".", "-x", ("x"):rep(200), "a\0b" } do
         assert.is_false((pcall(place, { session_id = session })), session)
       end
@@ -320,7 +324,9 @@ describe("worker.tools", function()
       local message, code = refused({ operation = "list", session_id = "s" }, {})
       assert.matches("list needs a workspace.*session 's'.*workspaces", message)
       assert.equal("FAILED_PRECONDITION", code)
-      assert.matches("cannot be used", (refused({ operation = "list" }, { workspaces = { ["*"] = dir:path "gone" } })))
+      local gone = { workspaces = { ["*"] = dir:path "gone" } }
+      assert.matches("cannot be used", (refused({ operation = "list" }, gone)))
+      assert.matches("cannot be used", (refused({ type = "custom", operation = "true" }, gone)))
     end)
 
     it("a command can do without", function()
@@ -542,6 +548,19 @@ return count]]
     local job = tools.job({ type = "tool_execution", operation = "count", arguments = { "a" } }, conf)
     assert.same({ "wc", "-l", "/workspace/a" }, job.argv)
     assert.is_false((pcall(tools.job, { tool = "count", parameters = { path = "../a" } }, conf)))
+  end)
+
+  it("is held to words, and to a workspace for its paths", function()
+    put("count", COUNT:format "count.optional = true")
+    local ok, why = pcall(tools.job, { tool = "count", parameters = { path = "a" } }, {})
+    assert.is_false(ok)
+    assert.matches("count: path is a path, and there is no workspace", why.message)
+    for _, wrong in ipairs { "'wc'", "{}", "{ 1 }", "nil", "{ 'wc' }, {}" } do
+      put("count", (COUNT:format "":gsub("return { \"wc\".-} end", "return " .. wrong .. " end")))
+      ok, why = pcall(tools.job, { tool = "count", parameters = { path = "a" } }, { workspaces = { ["*"] = dir.root } })
+      assert.is_false(ok)
+      assert.matches("count returned no list of words", why.message)
+    end
   end)
 
   it("may stand in for one that is shipped", function()

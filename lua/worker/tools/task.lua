@@ -182,7 +182,8 @@ end
 
 local function configured(conf, task)
   local spaces, session = conf.workspaces or {}, task.session_id
-  if session and spaces[session] and session ~= "*" then return spaces[session] end
+  local is_name = session and session ~= "*" and not session:find("=", 1, true) -- and no label
+  if is_name and spaces[session] then return spaces[session] end
   local labels = {}
   for name, value in pairs(task.labels or {}) do labels[#labels + 1] = ("%s=%s"):format(name, value) end
   table.sort(labels)
@@ -214,19 +215,39 @@ local function need_workspace(conf, task, tool, data)
   return source
 end
 
+-- Where it starts, below the workspace: the engine would make a directory that is not there.
+local function start_of(source, cwd)
+  local start = cwd ~= "" and paths.inside(cwd) or ""
+  paths.check(source, start)
+  local stat = fs.stat(fs.join(source, start))
+  if not stat or stat.type ~= "dir" then
+    refuse(("there is no directory '%s' in the workspace"):format(text.sample(cwd)))
+  end
+  return start
+end
+
 -- Every path of its arguments, and where it starts, as the container has them.
-local function settle_paths(arguments, data, source, cwd)
-  local start = source and paths.inside(cwd ~= "" and cwd or paths.ROOT)
+local function settle_paths(arguments, tool, data, source, cwd)
+  local start = source and start_of(source, cwd)
   for _, name in ipairs(data.paths) do
-    if arguments[name] then
+    if arguments[name] and not source then
+      refuse(("%s: %s is a path, and there is no workspace"):format(tool.name, name), "FAILED_PRECONDITION")
+    elseif arguments[name] then
       local below = paths.inside(arguments[name], start)
       paths.check(source, below)
       arguments[name] = paths.shown(below)
     end
   end
-  if not source then return nil end
-  paths.check(source, start)
-  return paths.shown(start)
+  return start and paths.shown(start)
+end
+
+-- What a tool makes of its arguments: words, and what the program reads.
+local function program_of(tool, arguments, conf)
+  local argv, stdin = tool.command(arguments, { search_url = conf.search_url })
+  local fine = type(argv) == "table" and #argv > 0 and (stdin == nil or type(stdin) == "string")
+  for _, word in ipairs(fine and argv or {}) do fine = fine and type(word) == "string" end
+  if not fine then err.raise("bug", ("the tool %s returned no list of words"):format(tool.name)) end
+  return argv, stdin
 end
 
 -- What it may use -----------------------------------------------------------------------------------------
@@ -299,8 +320,8 @@ function tasks.job(task, conf)
   check_operations(tool, data, task)
   local source = need_workspace(conf, task, tool, data)
   local arguments = arguments_of(tool, data, task)
-  local cwd = settle_paths(arguments, data, source, task.working_directory or "")
-  local argv, stdin = tool.command(arguments, { search_url = conf.search_url })
+  local cwd = settle_paths(arguments, tool, data, source, task.working_directory or "")
+  local argv, stdin = program_of(tool, arguments, conf)
   local rules, timeout = task.constraints or {}, positive(task.timeout_ns)
   local input = task.input_data ~= "" and not data.input and task.input_data or nil
   return {
