@@ -406,14 +406,20 @@ static void loop_poll(struct loop *loop, bool busy)
 		loop_dispatch(loop, &events[i]);
 }
 
+static bool loop_run_hook(struct loop *loop)
+{
+	return loop->hook != NULL && loop->hook(loop->hook_arg);
+}
+
 void loop_run(struct loop *loop)
 {
 	loop->running = true;
 	while (loop->running) {
 		loop->turns++;
-		bool busy = loop->hook != NULL && loop->hook(loop->hook_arg);
-		if (loop_run_deferred(loop))
-			busy = true;
+		bool busy = loop_run_hook(loop);
+		/* Deferred work mostly wakes a task: it runs now, not after a look at the fds. */
+		if (loop_run_deferred(loop) && loop->running)
+			busy = loop_run_hook(loop) || !list_empty(&loop->deferred);
 		if (!loop->running)
 			break;
 		loop_poll(loop, busy);

@@ -3,9 +3,8 @@
  * One turn of the loop, always in this order:
  *
  *	1  the turn hook: the tasks that were ready when the turn began (floor 4 sets it)
- *	2  deferred work
- *	3  wait for fds until the next timer is due (not at all while the hook has more to do, nor
- *	   after deferred work, which may have woken a task)
+ *	2  deferred work; when there was any, the hook once more, for the tasks that it woke
+ *	3  wait for fds until the next timer is due (not at all while there is more to do)
  *	4  fd callbacks; each is checked again to be still wanted, since an earlier one may have
  *	   removed it
  *	5  timers that are due; one started by a callback of this turn waits for the next turn

@@ -266,6 +266,31 @@ static void check_signals(struct loop *loop)
 	loop_signal(loop, SIGUSR1, NULL, NULL, &err);
 }
 
+/* The hook notes that it ran, and goes on as long as deferred work gives it something to do. */
+static bool probe_hook(void *arg)
+{
+	struct probe *probe = arg;
+	probe->order[probe->fired++] = 3;
+	if (probe->fired == 1)
+		loop_defer(probe->loop, &probe->work, probe_one, probe);
+	else if (probe->fired == 3)
+		loop_defer(probe->loop, &probe->work, probe_stop, probe);
+	return false;
+}
+
+static void check_hook(struct loop *loop)
+{
+	struct probe probe = {.loop = loop};
+	uint64_t before = loop_counts(loop).turns;
+	loop_turn_hook(loop, probe_hook, &probe);
+	loop_run(loop);
+	loop_turn_hook(loop, NULL, NULL);
+	CHECK("deferred work runs after the hook, which then runs once more in the same turn",
+	      probe.fired == 4 && probe.order[0] == 3 && probe.order[1] == 1 &&
+		      probe.order[2] == 3 && probe.order[3] == 3);
+	CHECK("and no more than that", loop_counts(loop).turns - before == 2);
+}
+
 static void check_idle(struct loop *loop)
 {
 	struct probe probe = {.loop = loop};
@@ -292,6 +317,7 @@ int main(void)
 	check_timers(loop);
 	check_fds(loop);
 	check_signals(loop);
+	check_hook(loop);
 	check_idle(loop);
 	loop_free(loop);
 	return failures != 0;
