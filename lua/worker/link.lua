@@ -35,6 +35,7 @@ end
 local function judge(why)
   if err.is(why, "gone") then return "gone" end
   if err.is(why, "http") and (why.status == 401 or why.status == 403) then return "refused" end
+  if err.is(why, "grpc") and retry.classify(why) == "denied" then return "refused" end
   if err.is(why, "config") then return "refused" end
   return "later"
 end

@@ -473,6 +473,27 @@ describe("baaaht's connection", function()
     assert.equal(69, code)
   end)
 
+  it("that is made again and again and never answers is none", function()
+    local fake = baaaht.fake()
+    local worker = baaaht.worker(fake, { heartbeat_interval = "1s", reconnect_interval = "1s", reconnect_max_attempts = 3 },
+      { run = at_once })
+    local agent = agent_of(fake)
+    wait_for(function() return agent.beats >= 2 end)
+    fake:bend_all("Heartbeat", function(_, call)
+      call.connection:close()
+      task.sleep(3600)
+    end)
+    local _, code = worker.handle:join()
+    assert.equal(69, code)
+  end)
+
+  it("that does not want this worker ends it with 77", function()
+    local fake = baaaht.fake()
+    fake:bend_all("Register", function() grpc.raise("UNAUTHENTICATED", "who are you?") end)
+    local _, code = baaaht.worker(fake, {}, { run = at_once }).handle:join()
+    assert.equal(77, code)
+  end)
+
   it("that is lost for an hour is back, and the worker is known by its old id", function()
     local fake = baaaht.fake { jobs = { "one" } }
     baaaht.worker(fake, { heartbeat_interval = "1s" }, { run = takes(600) })

@@ -104,7 +104,7 @@ function baaaht.open(conf, worker)
   if bond.agent_id then
     -- a connection that was lost and an orchestrator that lived on: it may know us still
     local ok, why = pcall(heartbeat, bond, bond.active)
-    if not ok and not err.is(why, "gone") then error(why, 0) end
+    if not ok and bond.agent_id then error(why, 0) end
   end
   if not bond.agent_id then register(bond) end
   return { bond = bond }
