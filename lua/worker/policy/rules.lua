@@ -77,7 +77,7 @@ rule("quota.memory_swap.max", {
   fill = function(policy, plan)
     local most = policy.quotas.max_memory_swap
     if plan.memory_swap or not most or most == -1 or not plan.memory then return nil end
-    plan.memory_swap = math.max(math.min(plan.memory, most), plan.memory)
+    plan.memory_swap = plan.memory
     return "set to " .. time.format_size(plan.memory_swap)
   end,
 })

@@ -3,6 +3,7 @@
 -- Every call is a container of its own; several at once do not wait for each other.
 local err = require "worker.error"
 local fields = require "worker.engine.fields"
+local log = require "worker.log"
 local policy = require "worker.policy"
 local run = require "worker.engine.run"
 local schema = require "worker.schema"
@@ -33,8 +34,14 @@ end
 -- A policy, or the path of one, over every call.
 local function reviewer(given)
   if type(given) == "string" then given = policy.read(given) end
-  return function(plan)
+  return function(plan, final)
     local decision = policy.judge(given, plan)
+    if final or not decision.allowed then
+      local words = decision.allowed and "allowed" or "refused"
+      log[decision.allowed and "info" or "warn"]("policy.decision", ("tool: policy %s (%s): %s"):format(decision.policy,
+        decision.mode, words), { policy = decision.policy, mode = decision.mode, decision = words, image = plan.image,
+        rules = #decision.broken > 0 and table.concat(decision.broken, ",") or nil })
+    end
     if decision.allowed then return end
     err.raise("refused", ("policy %s refuses: %s"):format(decision.policy, policy.words(decision)),
       { code = "PERMISSION", rules = decision.broken })
@@ -75,12 +82,12 @@ end
 -- Where its output goes, up to a ceiling; what is too much ends it.
 local function collector(most)
   local parts, bytes = { stdout = {}, stderr = {} }, 0
-  local function log(stream, text)
+  local function write(stream, text)
     bytes = bytes + #text
     if bytes > most then err.raise("limit", ("the tool has more than %s to say"):format(time.format_size(most))) end
     if parts[stream] then table.insert(parts[stream], text) end
   end
-  return log, function(stream) return table.concat(parts[stream]) end
+  return write, function(stream) return table.concat(parts[stream]) end
 end
 
 local function failure_of(why)
@@ -95,8 +102,8 @@ local function in_container(self, job, ctx)
 end
 
 local function run_job(self, job)
-  local log, text_of = collector(self.output_most)
-  local ctx = { id = job.id, env = {}, limits = job.limits, secrets = {}, grace = GRACE, log = log, note = function() end,
+  local write, text_of = collector(self.output_most)
+  local ctx = { id = job.id, env = {}, limits = job.limits, secrets = {}, grace = GRACE, log = write, note = function() end,
     review = self.review }
   local began = sys.mono()
   local ok, done, result = pcall(task.within, job.timeout, in_container, self, job, ctx)
