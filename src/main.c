@@ -1,12 +1,15 @@
 /* main.c -- from exec to exit code.  Floor 6.
  *
- * The order matters: first every signal we mean to handle is blocked, before any thread exists that
- * could receive it; then loop and host are made; then one task runs worker.main with the command
- * line; when that task ends, so does the loop.  What a command line means is decided in Lua.
+ * The order matters: first nobody may get the numbers of the standard streams, then every signal we
+ * mean to handle is blocked, before any thread exists that could receive it; then loop and host are
+ * made; then one task runs worker.main with the command line; when that task ends, so does the
+ * loop.  What a command line means is decided in Lua.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "worker/clock.h"
 #include "worker/doors.h"
@@ -29,6 +32,19 @@ static void main_block_signals(void)
 		sigaddset(&set, handled[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
+}
+
+/* Who is started without them would open others under their numbers: then what a job prints might
+ * end up in the journal. */
+static void main_fill_standard(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
 }
 
 /* A command that does not care about signals ends by them, as programs do. */
@@ -115,6 +131,7 @@ static int main_run(struct loop *loop, int argc, char **argv, struct err *err)
 int main(int argc, char **argv)
 {
 	struct err err = {.code = 0};
+	main_fill_standard();
 	main_block_signals();
 	struct loop *loop = loop_new(&err);
 	int code = loop != NULL ? main_run(loop, argc, argv, &err) : -1;

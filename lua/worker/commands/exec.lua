@@ -4,6 +4,7 @@ local args = require "worker.args"
 local err = require "worker.error"
 local events = require "worker.events"
 local json = require "worker.json"
+local fs = require "worker.fs"
 local log = require "worker.log"
 local out = require "worker.core.out"
 local places = require "worker.places"
@@ -186,6 +187,12 @@ local function tell(state, options)
   end
 end
 
+local function temporary()
+  local dir = sys.env "TMPDIR"
+  local stat = dir and dir ~= "" and fs.stat(dir)
+  return stat and stat.type == "dir" and dir or "/tmp"
+end
+
 function command.run(options, words)
   local job = job_of(options, words)
   if options.job then read_job(job, options.job) end
@@ -199,7 +206,7 @@ function command.run(options, words)
     name = "exec", plugin = protocol_of(job, state), conf = {}, slots = 1,
     executor = executor_of(registry, options.executor), policies = { run = policies_of(registry, options) },
     events = events.new(), record = record.none(), grace = options.grace,
-    workspace = sys.env("TMPDIR") or "/tmp",
+    workspace = temporary(),
   }
   local watcher = task.start(watch_signals, state)
   state.server:serve()

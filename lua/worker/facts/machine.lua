@@ -31,7 +31,8 @@ local function memory()
 end
 
 local function temporary()
-  return sys.env("TMPDIR") or "/tmp"
+  local dir = sys.env "TMPDIR"
+  return dir and dir ~= "" and dir or "/tmp"
 end
 
 local function disk(options)
