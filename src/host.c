@@ -38,6 +38,12 @@
 /* Most of what Lua holds is the library, which never goes: to look through it seldom costs little
  * memory.  In percent of what was left after the last time. */
 #define HOST_PAUSE 300
+/* What has a finalizer is only freed by the collection after the one that found it dead, and counts
+ * as alive until then.  A program that makes many such things (streams, tasks) would be allowed
+ * three times as much garbage each time; so above HOST_LARGE the next collection begins almost at
+ * once. */
+#define HOST_LARGE	 ((size_t)16 * 1024 * 1024)
+#define HOST_LARGE_PAUSE 110
 
 struct host_kind {
 	const char *what;
@@ -52,6 +58,7 @@ struct host {
 	struct pool pool;
 	size_t memory, peak;
 	int64_t burst_gain;
+	int pause;	     /* of the collector, between two rounds */
 	char oom_where[160]; /* where the last refused allocation was asked for */
 	bool oom;	     /* and nobody has read it yet */
 
@@ -237,6 +244,15 @@ static int host_start_ticking(struct host *host, struct err *err)
 	return 0;
 }
 
+/* How eagerly garbage is collected. */
+static void host_pace(struct host *host)
+{
+	int pause = host->memory > HOST_LARGE ? HOST_LARGE_PAUSE : HOST_PAUSE;
+	if (pause != host->pause)
+		lua_gc(host->L, LUA_GCSETPAUSE, pause);
+	host->pause = pause;
+}
+
 void host_burst_begin(struct host *host, lua_State *co)
 {
 	host->ticks = 0;
@@ -244,6 +260,7 @@ void host_burst_begin(struct host *host, lua_State *co)
 	host->warned = false;
 	host->raise_after = host->options.runaway_ns;
 	host->burst_co = co;
+	host_pace(host);
 }
 
 void host_burst_end(struct host *host)
@@ -394,7 +411,6 @@ struct host *host_open(const struct host_options *options, struct err *err)
 		free(host);
 		return NULL;
 	}
-	lua_gc(host->L, LUA_GCSETPAUSE, HOST_PAUSE);
 	lua_atpanic(host->L, host_panic);
 	*(struct host **)lua_getextraspace(host->L) = host;
 	lua_pushcfunction(host->L, host_setup);

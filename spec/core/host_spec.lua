@@ -141,6 +141,19 @@ describe("modules", function()
   end)
 end)
 
+describe("garbage", function()
+  -- The collector counts it as alive until it has gone round once more.
+  it("with finalizers is collected before it is too much", function()
+    local meta, most = { __gc = function() end }, 0
+    for _ = 1, 600 do
+      for i = 1, 2000 do setmetatable({ ("x"):rep(100) .. i }, meta) end
+      task.yield()
+      most = math.max(most, (sys.memory()))
+    end
+    assert.is_true(most < 80 * 1024 * 1024, ("%d bytes"):format(most))
+  end)
+end)
+
 describe("what is alive", function()
   it("is counted by kind and is back where it was at the end", function()
     local before = sys.live()
