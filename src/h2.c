@@ -20,9 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/clock.h"
 #include "worker/h2_session.h"
 
 #define H2_OUT_MOST	((size_t)1024 * 1024)
+#define H2_PATIENCE	CLOCK_SECOND
 #define H2_SHARE	((size_t)512 * 1024)
 #define H2_READ		((size_t)64 * 1024)
 #define H2_WINDOW_LEAST ((size_t)65535)
@@ -60,6 +62,7 @@ static void h2_end(struct h2 *h2)
 	sock_stop(h2->sock, &h2->sock->writer);
 	loop_defer_cancel(&h2->flush);
 	loop_defer_cancel(&h2->more);
+	loop_timer_stop(h2->loop, &h2->patience);
 	sock_close(h2->sock);
 	nghttp2_session_del(h2->session);
 	h2->session = NULL;
@@ -106,13 +109,21 @@ static void h2_lost(struct h2 *h2, enum sock_result result, const struct sock_op
 	h2_end(h2);
 }
 
+static void h2_read_out(void *arg)
+{
+	struct h2 *h2 = arg;
+	h2_note(h2, "closed", "the other side takes nothing any more");
+	h2_end(h2);
+}
+
 /* A peer that hangs up may have answered before: what it said still lies in the kernel, and reading
- * will find it, and then the end. */
+ * will find it, and then the end; if not, it is given up. */
 static void h2_write_failed(struct h2 *h2)
 {
 	const struct sock_op *op = &h2->sock->writer;
-	h2->mute = true;
-	if (op->code != EPIPE && op->code != ECONNRESET)
+	h2->mute = h2->going_away = true;
+	if ((op->code != EPIPE && op->code != ECONNRESET) ||
+	    loop_timer_start(h2->loop, &h2->patience, H2_PATIENCE, h2_read_out, h2) == -1)
 		h2_lost(h2, SOCK_FAILED, op);
 }
 

@@ -29,6 +29,7 @@ struct h2 {
 	struct loop_work more;	/* to be read: the beginning, or a fast peer's next share */
 	struct loop_work flush; /* once per turn, so that the frames of many tasks go together */
 	bool mute;		/* the peer takes nothing any more */
+	struct loop_timer patience; /* with a mute one */
 	bool going_away;
 	const char *reason; /* once closed */
 	struct err why;

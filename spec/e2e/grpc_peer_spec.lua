@@ -166,3 +166,32 @@ cancelled CANCELLED
     program.eventually(function() return waiting == 0 and server.busy == 0 end)
   end)
 end)
+
+describe("a server that has stopped listening, but still holds the line #realtime", function()
+  it("is given up, and soon", function()
+    local dir <close> = scratch.dir()
+    local child <close> = process.spawn { stdin = true, merge = true, env = { PATH = sys.env "PATH" },
+      argv = { "/usr/bin/python3", "-c", [[
+import socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print("up", flush=True)
+conn, _ = server.accept()
+conn.send(b"\0\0\0\4\0\0\0\0\0")
+said = b""
+while b"\0\0\0\4\1" not in said: # our greeting is acknowledged
+    said += conn.recv(4096)
+conn.shutdown(socket.SHUT_RD)
+print("deaf", flush=True)
+sys.stdin.read()
+]], dir:path "sock" } }
+    local output = child:output()
+    output()
+    local client <close> = grpc.client { target = "unix:" .. dir:path "sock" }
+    client:connect()
+    output()
+    local why = talk.failure(client.call, client, "/a.B/C", "x")
+    assert.equal("closed", why.reason, tostring(why))
+  end)
+end)

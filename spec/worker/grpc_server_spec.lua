@@ -64,6 +64,8 @@ describe("a server of gRPC", function()
     assert.matches("malformed", told(request { ["grpc-timeout"] = "123456789S" }))
     assert.matches("compression is not offered", told(request { ["grpc-encoding"] = "gzip" }))
     assert.matches("no message", told(request {}, ""))
+    assert.matches("ended after 1 of 9 bytes", told(request {}, "\0\0\0\0\9x"))
+    assert.matches("over the ceiling", told(request {}, "\0\255\255\255\255x"))
     works()
   end)
 

@@ -88,6 +88,7 @@ local function outcome(self, ok, why)
   if ok then return CODES.OK end
   if err.is(why, "grpc") then return why.code, why.said end
   if err.is(why, "transport") then return CODES.UNAVAILABLE, why.message end
+  if err.is(why, "wire") then return CODES.INTERNAL, why.message end
   if err.is(why, "cancelled") then return CODES.UNAVAILABLE, "the server is closing" end
   log.error("grpc.handler_failed", self.path .. ": " .. tostring(why),
     { traceback = err.is(why) and why.traceback or nil })
