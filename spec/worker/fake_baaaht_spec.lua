@@ -1,5 +1,6 @@
 -- baaaht's orchestrator as it is played: what it answers to whom, its oddities included.
 local baaaht = require "spec.support.baaaht"
+local fs = require "worker.fs"
 local grpc = require "worker.grpc"
 local proto = require "worker.proto"
 local protobuf = require "worker.protobuf"
@@ -135,5 +136,6 @@ describe("baaaht, played,", function()
     assert.equal("job 2: there is nothing called 'comand' in a task", talk.failure(fake.add, fake, { comand = "x" }).message)
     assert.equal('job 2: timeout must be a duration like "30s"', talk.failure(fake.add, fake, { timeout = "soon" }).message)
     assert.equal("config", talk.failure(baaaht.fake, { state = "/nowhere" }).kind)
+    assert.is_false(fs.exists "/nowhere")
   end)
 end)

@@ -329,10 +329,8 @@ end
 return stage.play {
   name = "baaaht", summary = "baaaht: tasks for agents, over gRPC", port = 50051, knobs = KNOBS, samples = SAMPLES,
   routes = routes, listen = listen, methods = methods,
-  open = function(self, options)
-    if options.state then
-      err.raise("config", "baaaht forgets everything when it ends, as the real one does: leave --state out")
-    end
+  forgets = "baaaht forgets everything when it ends, as the real one does: leave --state out",
+  open = function(self)
     self.agents, self.tasks, self.list, self.left = {}, {}, {}, {}
   end,
   hint = function(self)

@@ -13,7 +13,7 @@
 -- answer; unknown(self, allow), for what no route is for (allow: the methods that the path has);
 -- body_most, above which a body is left to the route to read; tick(self), done at each start and then
 -- every knobs[every]; listen(self), for what does not speak HTTP/1.1: it returns something with
--- address, url and close().
+-- address, url and close(); forgets: why it keeps nothing, for who asks it to.
 --
 -- What came of it is a fake:
 --
@@ -245,6 +245,7 @@ function stage.play(play)
   local module = { summary = play.summary, port = play.port, knobs = play.knobs or {} }
 
   function module.serve(options)
+    if play.forgets and options.state then err.raise("config", play.forgets) end
     local self = setmetatable({
       play = play, knobs = stage.knobs(module.knobs, options), keep = stage.keep(options.state), bends = {},
       seen = options.record and {} or nil, address = options.address or "127.0.0.1:0",
