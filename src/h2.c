@@ -14,7 +14,6 @@
  */
 #include "worker/h2.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,6 +3,7 @@ local frames = require "spec.support.frames"
 local grpc = require "worker.grpc"
 local h2 = require "worker.core.h2"
 local sock = require "worker.sock"
+local talk = require "spec.support.talk"
 local task = require "worker.task"
 
 describe("a server of gRPC", function()
@@ -120,6 +121,21 @@ describe("a server of gRPC", function()
     end)
     assert.is_true(most <= 4, most)
     assert.matches("reset", peer:stay() or "reset")
+    works()
+  end)
+
+  it("leaves a client that asks without end for what is refused, and reads nothing", function()
+    local peer <close> = frames.client(server.address)
+    for i = 0, 3 do peer:send(frames.ask(2 * i + 1, "/a.B/Wait")) end
+    local lost = talk.failure(function()
+      for i = 4, 400000, 100 do
+        local many = {}
+        for j = 0, 99 do many[j + 1] = frames.ask(2 * (i + j) + 1, "/") end
+        peer:send(table.unpack(many))
+      end
+      error { reason = "never" }
+    end)
+    assert.is_truthy(lost.reason == "reset" or lost.reason == "closed", lost.reason)
     works()
   end)
 
