@@ -280,7 +280,8 @@ static int all_give(lua_State *L, struct lua_h2_wait *wait)
 	return 3;
 }
 
-/* A short answer, with a single wait. */
+/* A short answer, with a single wait.  ${most} has to be less than the window: that it is more
+ * shows only in a byte too many, and none comes when the window is full. */
 static int core_all(lua_State *L)
 {
 	struct lua_h2_stream *box = read_box(L);

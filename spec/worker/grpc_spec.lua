@@ -56,6 +56,15 @@ describe("a client and a server", function()
     assert.equal("<" .. large .. ">", (client:call("/a.B/Echo", large)))
   end)
 
+  it("exchange messages of any size through the smallest window", function()
+    local narrow <close> = setmetatable({ grpc.client { target = server.target, window = 65535 } },
+      { __close = function(self) self[1]:close() end })
+    for _, size in ipairs { 60000, 65528, 65529, 65530, 65535, 65536, 70000, 200000 } do
+      local reply = narrow[1]:call("/a.B/Echo", ("x"):rep(size), { timeout = 5 })
+      assert.equal(size + 2, #reply)
+    end
+  end)
+
   it("make a hundred and fifty calls at once on one connection", function()
     local work = {}
     for i = 1, 150 do

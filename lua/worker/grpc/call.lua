@@ -13,7 +13,8 @@ local methods = {}
 local meta = { __name = "grpc.call" }
 
 local LATE = 0.05       -- a server that ends a call so shortly before its time meant its time
-local SMALL = 64 * 1024 -- an answer up to here is read in one piece
+local SMALL = 60 * 1024 -- an answer up to here is read in one piece: less than the smallest window (65535),
+                        -- as a server that has filled its window waits and nobody would see that it is more
 
 local CODES = status.CODES
 
