@@ -7,6 +7,7 @@
 -- Making and removing a directory costs more than the rest of a small job.  So one that a job has
 -- left is emptied, and goes to the next job if it is then as it was when it was new.
 local cgroup = require "worker.cgroup"
+local err = require "worker.error"
 local fs = require "worker.fs"
 local log = require "worker.log"
 local time = require "worker.time"
@@ -22,6 +23,7 @@ workspace.config = {
 }
 
 local PRIVATE = 448 -- 0700
+local SETTLE_TRIES = 10
 local TRUSTED = 60  -- seconds after which somebody may have tidied an unused directory away
 
 local function remove(dir)
@@ -52,14 +54,20 @@ end
 -- nobody uses now }.
 local home_meta = { __index = {} }
 
--- A sweeping neighbour may be quicker than our lock: then there is another name.
+-- A sweeping neighbour may be quicker than our lock: then there is another name.  But where nothing can
+-- be locked, that would go on for ever.
 local function settle(home)
   fs.mkdir(home.root, { parents = true, mode = PRIVATE })
   sweep(home.root)
-  repeat
+  for _ = 1, SETTLE_TRIES do
     home.folder = fs.temp_dir(fs.join(home.root, "worker-jobs-"))
     home.lock = try_lock(home.folder)
-  until home.lock and fs.exists(home.folder)
+    if home.lock and fs.exists(home.folder) then break end
+    if home.lock then home.lock:close() end
+    home.lock = nil
+    remove(home.folder)
+  end
+  if not home.lock then err.raise("file", home.root .. ": no folder can be locked there") end
   home.kept, home.free = cgroup.keep("dir", fs.realpath(home.folder)), {}
 end
 
