@@ -198,6 +198,7 @@ static void task_spare(struct tasks *tasks, struct task *task)
 	if (tasks->spares == TASK_SPARES)
 		return;
 	lua_settop(task->co, 0);
+	lua_sethook(task->co, NULL, 0, 0); /* one it was born with was for its first task */
 	task->co = NULL;
 	lua_rawgetp(L, LUA_REGISTRYINDEX, tasks);
 	lua_rawgetp(L, LUA_REGISTRYINDEX, task);

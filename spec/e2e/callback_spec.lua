@@ -40,7 +40,8 @@ describe("worker callback #realtime", function()
   end
 
   local function nothing_is_left(tag)
-    assert.same({}, program.of_tag(tag))
+    -- What is killed may take a moment to die on a busy machine.
+    program.eventually(function() return #program.of_tag(tag) == 0 end)
     assert.same({}, fs.list(dir:path "work") or {})
   end
 

@@ -194,7 +194,7 @@ describe("a worker on Vulcan #realtime", function()
     local run <close> = work(site)
     wait(site, 1, "running")
     -- the terminal signals the worker's whole group
-    process.run { argv = { "/bin/kill", "-INT", "--", "-" .. run:pid() }, env = {} }
+    process.run { argv = { "/bin/sh", "-c", "kill -s INT -- -$0", tostring(run:pid()) }, env = {} }
     assert.equal(0, run:wait().code)
     assert.equal(8, rows_of(site)[ids[1]].told.exit_code)
   end)
