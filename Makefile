@@ -63,7 +63,7 @@ check: lint test asan ## lint, specs, specs under the sanitizers
 lint: need-lint ## both compilers, clang-format, cppcheck, luacheck: silent or it fails
 	@sh config/lint.sh
 
-asan: need-lint ## the specs under ASan and UBSan
+asan: need-test ## the specs under ASan and UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS="$(SANITIZE)" HARDEN= HARDEN_LD= \
 	  $(BUILD)/asan/worker $(BUILD)/asan/ground
 	@$(SPECS) WORKER_BIN=$(BUILD)/asan/worker ASAN_OPTIONS=detect_leaks=1 \

@@ -18,15 +18,15 @@ else
   exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
-install() {
-  # shellcheck disable=SC2086
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
-}
+# Somebody else may be installing just now, as a fresh machine does by itself: wait for them.
+apt() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -q "$@"; }
+# shellcheck disable=SC2086
+install() { apt install -y --no-install-recommends $missing; }
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # The package list may be empty or old: then fetch it and try again.
 if install >"$log" 2>&1; then exit 0; fi
-if $sudo apt-get update -q >>"$log" 2>&1 && install >>"$log" 2>&1; then exit 0; fi
+if apt update >>"$log" 2>&1 && install >>"$log" 2>&1; then exit 0; fi
 tail -n 20 "$log" >&2
 echo "could not install:$missing" >&2
 exit 1
