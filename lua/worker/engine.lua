@@ -27,6 +27,7 @@ local fields = require "worker.engine.fields"
 local http = require "worker.http"
 local images = require "worker.engine.images"
 local log = require "worker.log"
+local order = require "worker.engine.order"
 local owner = require "worker.engine.owner"
 local prove = require "worker.engine.prove"
 local run = require "worker.engine.run"
@@ -231,6 +232,10 @@ end
 
 --- `engine.fields(more)`: the configuration that executors on an engine have in common, and more.
 engine.fields = fields.with
+
+--- `engine.grant(container)`: for a protocol that hands jobs its own directories: what this job.container
+-- asks for needs no `allow` and no `mount_roots`.  Gives it back; never for what a server wrote.
+engine.grant = order.grant
 
 --- `engine.check(conf, sandbox)`: for an executor's check: raises kind "unusable" unless jobs can run;
 -- with `sandbox`, unless they can run under the runtime of that name.

@@ -72,19 +72,30 @@ local function executor_of(run, isolation, check)
   return { name = "shell", conf = conf, plugin = shell }
 end
 
+-- Several of them: a list of { name=, isolation=, run= }.
+local function executors_of(list)
+  local built = {}
+  for i, one in ipairs(list) do
+    built[i] = executor_of(one.run, one.isolation)
+    built[i].name = one.name
+  end
+  return built
+end
+
 local methods = {}
 local meta = { __index = methods }
 
 --- A worker: protocol (its name), fields (of its configuration), and: run (instead of real processes),
 -- slots, policies (of the run chain), record, dir (for all that it keeps), grace, name (of the worker);
--- isolation and check of the executor that run stands for.
+-- isolation and check of the executor that run stands for; or executors, a list of { name, isolation, run }.
 function stage.worker(options)
   local protocol, conf = plugin.get("protocol", options.protocol, options.fields)
   local dir = options.dir or not options.run and stage.dir() or nil
   local server = agent.new {
     name = options.protocol, plugin = protocol, conf = conf, slots = options.slots or 1,
-    executor = executor_of(options.run, options.isolation, options.check),
-    policies = chains(options.policies or options.run and {} or REAL),
+    executors = options.executors and executors_of(options.executors)
+      or { executor_of(options.run, options.isolation, options.check) },
+    policies = chains(options.policies or (options.run or options.executors) and {} or REAL),
     events = events.new(), record = options.record or record.none(), grace = options.grace or 0.2,
     worker_name = options.name, workspace = dir and dir:path "work", spool_dir = dir and dir:path "spool",
   }

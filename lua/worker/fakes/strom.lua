@@ -150,6 +150,7 @@ local function claim_body(self, step, job)
   if not step then return answer end
   answer.job_id, answer.step_name, answer.action_name = job.id, step.name, step.action or "inline"
   answer.action_type, answer.action_spec, answer.input = step.type, step.spec or json.null, step.input
+  answer.action_image = step.spec and step.spec ~= json.null and step.spec.image or json.null
   if self.knobs.generation ~= "s0" then
     answer.workspace, answer.task_name, answer.runner = job.workspace, job.task, step.runner
     answer.timeout_secs = step.timeout

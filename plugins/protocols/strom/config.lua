@@ -5,9 +5,12 @@ local secret = require "worker.secret"
 local config = {}
 
 local ABILITIES = { "shell", "script", "docker", "kubernetes", "agent" }
+local TAKEN = { shell = true, script = true, docker = true }
 local TOKEN_LEAST = 32
 
-local function unused(what) return { "any", doc = what .. " Read for compatibility; only script steps are taken." } end
+local IMAGE = "ghcr.io/fremvaerk/stroem-runner:latest" -- what Strøm's own worker runs scripts in
+
+local function unused(what) return { "any", doc = what .. " Read for compatibility; such steps are not taken." } end
 
 config.fields = {
   server_url = { "url", required = true, env = "STROEM__SERVER_URL", example = "http://localhost:8080",
@@ -27,7 +30,7 @@ config.fields = {
   max_retained_revisions = { "integer", default = 2, min = 0, env = "STROEM__MAX_RETAINED_REVISIONS",
     doc = "How many revisions of a workspace stay that no step uses." },
   capabilities = { "list", of = { "enum", values = ABILITIES }, default = { "script" }, min = 1,
-    doc = "What this worker can do: script (called shell by old servers)." },
+    doc = "What this worker can do: script (called shell by old servers), docker." },
   tags = { "list", of = { "string", min = 1 }, default = {}, doc = "Labels that steps may ask for." },
   exclusive = { "boolean", default = false, env = "STROEM__EXCLUSIVE", doc = "Take only steps that ask for a label." },
   request_timeout_secs = { "duration", default = 30, min = "1s", env = "STROEM__REQUEST_TIMEOUT_SECS",
@@ -38,8 +41,11 @@ config.fields = {
     doc = "How often the server hears that this worker lives; it gives up after 120s." },
   cancel_poll = { "duration", default = 3, min = "100ms", doc = "How often a running step asks whether it was cancelled." },
   workspace_bytes = { "size", default = "4GiB", doc = "Largest workspace, unpacked." },
-  runner_image = unused "Image of script steps in containers.",
-  docker = unused "How to reach Docker.",
+  runner_image = { "string", min = 1, example = IMAGE, env = "STROEM__RUNNER_IMAGE",
+    doc = "Image of scripts in containers; the action's, then the executor's own, if absent." },
+  docker = { "record", doc = "The container engine, unless `executor` is configured.", fields = {
+    host = { "string", doc = "Where it is: unix:///path or tcp://host:port; as Docker's own programs find it if absent." },
+  } },
   kubernetes = unused "How to reach Kubernetes.",
   agents = unused "Providers of language models.",
 }
@@ -47,8 +53,8 @@ config.fields = {
 -- A rule over all of it.
 function config.check(conf)
   local able = false
-  for _, name in ipairs(conf.capabilities) do able = able or name == "shell" or name == "script" end
-  if not able then return "only script steps can be taken yet: add script", "capabilities" end
+  for _, name in ipairs(conf.capabilities) do able = able or TAKEN[name] end
+  if not able then return "steps of these kinds cannot be taken: add script or docker", "capabilities" end
   for _, tag in ipairs(conf.tags) do
     for _, name in ipairs(ABILITIES) do
       if tag == name and name ~= "shell" then
@@ -61,6 +67,21 @@ function config.check(conf)
     log.warn("strom.short_token", ("worker_token has fewer than %d characters: servers from 0.5.11 on take none like it")
       :format(TOKEN_LEAST))
   end
+end
+
+local function takes(conf, ability)
+  for _, name in ipairs(conf.capabilities) do
+    if name == ability then return true end
+  end
+  return false
+end
+
+--- What holds unless somebody configured it: steps for Docker find what they find with Strøm's own worker,
+-- a network and an image that can be written to; the rest stays closed.
+function config.suggests(conf)
+  if not takes(conf, "docker") then return {} end
+  return { executor = { "shell", { docker = { host = conf.docker and conf.docker.host, image = IMAGE, network = "bridge",
+    read_only = false } } } }
 end
 
 return config

@@ -87,6 +87,7 @@ local function hold(self, job, scratch)
 end
 
 local function bring_workspace(self, job, ctx, scratch)
+  if job.kind == "docker" then return nil end -- its image has all it needs
   if not job.workspace then -- the first servers share a directory with their workers
     fs.mkdir(self.conf.workspace_dir, { parents = true })
     return self.conf.workspace_dir
@@ -122,7 +123,8 @@ local function bring_states(self, job, ctx, place)
   end
 end
 
---- `files:bring(job, ctx)`: everything that the step finds: { cwd=, env=, scratch= }.
+--- `files:bring(job, ctx)`: everything that the step finds: { cwd=, env=, scratch= }; no cwd where it needs
+-- no workspace.
 function methods:bring(job, ctx)
   fs.mkdir(fs.join(self.conf.workspace_dir, "steps"), { parents = true, mode = PRIVATE })
   local scratch = fs.temp_dir(fs.join(self.conf.workspace_dir, "steps", "step-"))

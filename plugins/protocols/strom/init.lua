@@ -20,6 +20,7 @@ strom.doc = "Takes steps of workflows from a Strøm server, of the first version
 
 strom.config = require "strom.config".fields
 strom.check = require "strom.config".check
+strom.suggests = require "strom.config".suggests
 strom.own_file = { env = "STROEM_CONFIG", name = "worker-config.yaml" }
 strom.slots_field = "max_concurrent"
 
@@ -38,17 +39,32 @@ local function must(reply, field, kind)
   return value
 end
 
+-- Of what the configuration says, in today's words.
+local function abilities_of(conf, rooms)
+  local list, is = json.array {}, {}
+  for _, name in ipairs(conf.capabilities) do is[name] = true end
+  if is.script or is.shell then list[1] = "script" end
+  if is.docker then list[#list + 1] = "docker" end
+  if is.docker and not rooms.box then
+    error.raise("config", "capabilities has docker, but no executor here runs containers: add one, as in "
+      .. "executor: [shell, docker]")
+  end
+  return list
+end
+
 -- Unknown names in a claim do no harm, and servers of the first version call scripts "shell".
-local function offer_of(conf, worker_id)
+local function offer_of(conf, worker_id, abilities)
+  local list = json.array(table.move(abilities, 1, #abilities, 1, {}))
+  if list[1] == "script" then list[#list + 1] = "shell" end
   return {
-    worker_id = worker_id, capabilities = json.array { "script", "shell" },
+    worker_id = worker_id, capabilities = list,
     tags = #conf.tags > 0 and json.array(conf.tags) or nil, exclusive = conf.exclusive or nil,
   }
 end
 
-local function register(api, conf)
+local function register(api, conf, abilities)
   local reply = api:post("/worker/register", { expect = { 200, 400, 422 }, json = {
-    name = conf.worker_name or host(), capabilities = json.array { "script" },
+    name = conf.worker_name or host(), capabilities = abilities,
     tags = #conf.tags > 0 and json.array(conf.tags) or nil, exclusive = conf.exclusive or nil,
     version = "worker",
   } })
@@ -58,16 +74,18 @@ local function register(api, conf)
   return must(reply, "worker_id", "string")
 end
 
-function strom.open(conf)
+function strom.open(conf, about)
+  local rooms = step.rooms(about.executors)
+  local abilities = abilities_of(conf, rooms)
   local api = http.client {
     base = conf.server_url, bearer = conf.worker_token,
     timeout = conf.request_timeout_secs, connect_timeout = conf.connect_timeout_secs,
   }
   local kept = files.new(api, conf) -- before the server counts on us
-  local worker_id = register(api, conf)
+  local worker_id = register(api, conf, abilities)
   return {
-    api = api, conf = conf, worker_id = worker_id, offer = offer_of(conf, worker_id), refusals = 0,
-    idle = conf.poll_interval_secs, files = kept,
+    api = api, conf = conf, worker_id = worker_id, offer = offer_of(conf, worker_id, abilities), refusals = 0,
+    idle = conf.poll_interval_secs, files = kept, rooms = rooms,
   }
 end
 
@@ -95,7 +113,7 @@ function strom.claim(self)
     error.wire("the answer to a claim is not what a Strøm server says")
   end
   self.old = claim.workspace == nil -- the first version has no such field
-  return claim.job_id ~= json.null and step.read(reply.json, self.conf) or nil
+  return claim.job_id ~= json.null and step.read(reply.json, self.conf, self.rooms) or nil
 end
 
 local function at(job, ...) return http.url("/worker/jobs", job.job, ...) end

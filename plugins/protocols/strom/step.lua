@@ -1,37 +1,26 @@
--- From what a claim says to what runs.
+-- From what a claim says to what runs, and where.
 --
 --   type shell   (first servers)  cmd: code of the shell; script: a file of the workspace
 --   type script                   script: code; source: a file; cmd: code, from servers in between
+--   type docker                   an image, and what runs in it
 --
--- Code of the shell is run by sh -c; code of another language is written to a file beside the
--- workspace's own, so that it finds its neighbours, and removed afterwards.
+-- Scripts with the runner docker, and images, run in a container; so do all steps where the worker has
+-- no executor but such.
+local engine = require "worker.engine"
 local error = require "worker.error"
-local fs = require "worker.fs"
+local given = require "strom.given"
 local json = require "worker.json"
 local process = require "worker.process"
+local program = require "strom.program"
+local room = require "strom.room"
 local text = require "worker.text"
 
 local step = {}
 
 local NEVER = 300 * 24 * 3600 -- no limit of time is none; the timeout policy may still set one
 local ID_MOST = 200
-local INLINE_MOST = 96 * 1024 -- of one argument
-local PRIVATE = 448           -- 0700
 
--- Programs that can run a language, the first one found wins; `add` makes dependencies available.
-local PYTHON = { ext = "py", tools = {
-  { "uv", "run", with = "--with" }, { "python3", add = { "python3", "-m", "pip", "install", "-q" } },
-  { "python", add = { "python", "-m", "pip", "install", "-q" } },
-} }
-local JAVASCRIPT = { ext = "js", tools = {
-  { "bun", "run", add = { "bun", "install" } }, { "node", add = { "npm", "install", "--no-save", "--silent" } },
-} }
-local TYPESCRIPT = { ext = "ts", tools = { { "bun", "run", add = { "bun", "install" } }, { "deno", "run" } } }
-local GO = { ext = "go", tools = { { "go", "run" } } }
-local LANGUAGES = {
-  python = PYTHON, python3 = PYTHON, py = PYTHON, javascript = JAVASCRIPT, js = JAVASCRIPT, node = JAVASCRIPT,
-  typescript = TYPESCRIPT, ts = TYPESCRIPT, go = GO, golang = GO,
-}
+local word = given.word
 
 -- Reading ------------------------------------------------------------------------------------------------
 
@@ -39,148 +28,70 @@ local function is_uuid(value)
   return type(value) == "string" and value:find("^%x+%-%x+%-%x+%-%x+%-%x+$") ~= nil and #value == 36
 end
 
-local function strings(value)
-  local list = {}
-  for _, item in ipairs(type(value) == "table" and value or {}) do
-    if type(item) == "string" then list[#list + 1] = item end
-  end
-  return list
-end
-
-local function word(value) return type(value) == "string" and value ~= "" and value or nil end
-
 local function id_of(claim)
   local name = claim.step_name
   if #name > ID_MOST then name = text.cut(name, ID_MOST - 65) .. "-" .. text.sha256(name) end
   return claim.job_id .. "/" .. name
 end
 
+-- The executors of this worker by the room that they are: { here = names, box = names }, either may be nil.
+function step.rooms(executors)
+  local rooms = {}
+  for _, one in ipairs(executors) do
+    local name = one.isolation == "process" and "here" or "box"
+    rooms[name] = rooms[name] or {}
+    table.insert(rooms[name], one.name)
+  end
+  return rooms
+end
+
+local LOCAL = { ["local"] = true, none = true }
+
+-- The room it needs, if this worker has that.
+local function room_of(claim, rooms)
+  local kind, runner = claim.action_type, claim.runner
+  if kind == "docker" or kind == "script" and runner == "docker" then return rooms.box and "box" end
+  if kind ~= "script" and kind ~= "shell" or runner ~= nil and not LOCAL[runner] then return nil end
+  return rooms.here and "here" or "box"
+end
+
 -- What keeps it from running, for the person who reads the step's error.
-local function problem_of(claim)
-  local spec, runner = claim.action_spec, claim.runner
-  local kind = tostring(claim.action_type)
-  if kind ~= "script" and kind ~= "shell" or runner ~= nil and runner ~= "local" and runner ~= "none" then
-    return ("Unknown action type / runner combination: %s/%s"):format(kind, tostring(runner))
+local function problem_of(claim, where)
+  local spec = claim.action_spec
+  if not where then
+    return ("Unknown action type / runner combination: %s/%s"):format(tostring(claim.action_type), tostring(claim.runner))
   end
   if type(spec) ~= "table" or json.is_array(spec) then return "the step came without an action_spec" end
-  if not (word(spec.script) or word(spec.source) or word(spec.cmd)) then
+  if claim.action_type ~= "docker" and not (word(spec.script) or word(spec.source) or word(spec.cmd)) then
     return "the action must contain script or source"
   end
 end
 
---- `step.read(claim, conf)`: the job of a claim that has one.  What can be reported becomes a job, even if
--- it cannot be run: it would stay `running` on the server otherwise.
-function step.read(claim, conf)
+-- The image of a script is this worker's own choice first, that of an action of type docker its own.
+local function image_of(claim, conf)
+  local spec = type(claim.action_spec) == "table" and claim.action_spec or {}
+  local own = word(claim.action_image) or word(spec.image)
+  return claim.action_type == "docker" and own or conf.runner_image or own
+end
+
+--- `step.read(claim, conf, rooms)`: the job of a claim that has one.  What can be reported becomes a job,
+-- even if it cannot be run: it would stay `running` on the server otherwise.
+function step.read(claim, conf, rooms)
   if not is_uuid(claim.job_id) or not word(claim.step_name) then
     error.wire("the server handed out a step without a usable job_id and step_name")
   end
   local seconds = math.type(claim.timeout_secs) == "integer" and claim.timeout_secs >= 0 and claim.timeout_secs
+  local where = room_of(claim, rooms)
   return {
     id = id_of(claim), job = claim.job_id, step = claim.step_name, task = word(claim.task_name),
     workspace = word(claim.workspace), revision = word(claim.revision), action = word(claim.action_name),
-    kind = claim.action_type, spec = claim.action_spec, problem = problem_of(claim),
+    kind = claim.action_type, spec = claim.action_spec, problem = problem_of(claim, where),
+    room = where, executor = rooms.here and rooms.box and rooms[where] or nil,
+    image = where == "box" and image_of(claim, conf) or nil,
     timeout = seconds or NEVER, limit = seconds or nil, beat_every = conf.cancel_poll,
     state = claim.state_storage_key ~= nil, global_state = claim.global_state_storage_key ~= nil,
     events = type(claim.event_source_config) == "table" and claim.event_source_config or nil,
   }
-end
-
--- The command ----------------------------------------------------------------------------------------------
-
-local function quote(value) return "'" .. value:gsub("'", "'\\''") .. "'" end
-
-local function quoted(list, from)
-  local words = {}
-  for i = from or 1, #list do words[#words + 1] = quote(list[i]) end
-  return table.concat(words, " ")
-end
-
--- One way to run the file: install what it depends on (for code of the step itself), then become the
--- program.
-local function branch(tool, dependencies, own_code)
-  local install, with = "", ""
-  if #dependencies > 0 and tool.add and own_code then
-    install = ("%s %s || exit 1; "):format(quoted(tool.add), quoted(dependencies))
-  end
-  if tool.with then
-    for _, one in ipairs(dependencies) do with = with .. " " .. tool.with .. " " .. quote(one) end
-  end
-  local rest = quoted(tool, 2)
-  return ('if command -v %s >/dev/null 2>&1; then %sexec %s %s%s "$@"; fi'):format(
-    quote(tool[1]), install, quote(tool[1]), rest, with)
-end
-
-local function tools_of(spec, language)
-  local own = word(spec.interpreter)
-  if not own then return language.tools end
-  local tool = {}
-  for part in own:gmatch("%S+") do tool[#tool + 1] = part end
-  return { tool }
-end
-
--- A shell looks for the interpreter, because it knows the PATH that the job really has.
-local function finder(spec, language, own_code)
-  local lines, names, name = {}, {}, word(spec.language) or "this"
-  for i, tool in ipairs(tools_of(spec, language)) do
-    lines[i], names[i] = branch(tool, strings(spec.dependencies), own_code), tool[1]
-  end
-  lines[#lines + 1] = ("echo %s >&2; exit 127"):format(
-    quote(("no interpreter for %s here; tried: %s"):format(name, table.concat(names, ", "))))
-  return { "/bin/sh", "-c", table.concat(lines, "\n"), "sh" }
-end
-
-local function with_args(argv, spec, file)
-  if file then argv[#argv + 1] = file end
-  for _, item in ipairs(strings(spec.args)) do argv[#argv + 1] = item end
-  return argv
-end
-
--- A file in the workspace, which other steps may share, gone when the step is reported.
-local function write_code(ctx, place, code, ext)
-  local path = fs.join(place.cwd, ("_stroem_script_%s.%s"):format(text.random_id(), ext))
-  fs.write(path, code, { mode = PRIVATE })
-  ctx.own { close = function() fs.remove(path) end }
-  return path
-end
-
--- Actions of a library are files below _libraries/NAME.
-local function source_path(job, place, name)
-  local library = job.action and job.action:match("^([^.]+)%.")
-  local path = fs.join(place.cwd, library and fs.join("_libraries", library), name)
-  if name:sub(1, 1) == "/" or not fs.is_within(path, place.cwd) then
-    error.raise("spawn", ("the source '%s' leads out of the workspace"):format(name))
-  end
-  local stat = fs.stat(path)
-  if not stat or stat.type ~= "file" then
-    error.raise("spawn", ("the source '%s' is not a file of the workspace"):format(fs.clean(path:sub(#place.cwd + 2))))
-  end
-  return path
-end
-
-local function run_code(job, ctx, place, code)
-  local spec = job.spec
-  local language = LANGUAGES[tostring(spec.language):lower()]
-  if language or word(spec.interpreter) then
-    local file = write_code(ctx, place, code, language and language.ext or "sh")
-    job.argv = with_args(finder(spec, language, true), spec, file)
-  elseif #strings(spec.args) == 0 then
-    job.script = code
-  elseif #code <= INLINE_MOST then
-    job.argv = with_args({ "/bin/sh", "-c", code, "sh" }, spec)
-  else
-    job.argv = with_args({ "/bin/sh" }, spec, write_code(ctx, place, code, "sh"))
-  end
-end
-
-local function run_source(job, place, name)
-  local spec = job.spec
-  local path = source_path(job, place, name)
-  local language = LANGUAGES[tostring(spec.language):lower()]
-  if not language and not word(spec.interpreter) then
-    job.argv = with_args({ path }, spec)
-    return
-  end
-  job.argv = with_args(finder(spec, language, false), spec, path)
 end
 
 -- The environment --------------------------------------------------------------------------------------------
@@ -210,28 +121,37 @@ local function add_strings(env, values)
   end
 end
 
-local function environment(job, ctx, place)
+local function environment(job, ctx, dirs)
   local env = {}
   add_strings(env, job.spec.env)
   env.STROEM_JOB_ID, env.STROEM_STEP_NAME = job.job, job.step
   env.STROEM_TASK_NAME, env.STROEM_WORKSPACE = job.task or "", job.workspace or ""
-  add_strings(env, place.env)
+  add_strings(env, dirs)
   add_strings(env, job.events and job.events.env)
   resolve(env, ctx)
   return env
 end
 
---- `step.prepare(job, ctx)`: the job's argv or script, cwd and env, once its files are there.
-function step.prepare(job, ctx)
-  local spec, place = job.spec, job.place
-  job.cwd = place.cwd
+-- What is to run; whether that goes to the image's own program.
+local function set_program(job, where)
+  local spec = job.spec
+  if job.kind == "docker" then return program.of_image(job) end
   local file = word(spec.source) or job.kind == "shell" and word(spec.script)
   if file then
-    run_source(job, place, file)
+    program.of_source(job, where, file)
   else
-    run_code(job, ctx, place, word(spec.script) or spec.cmd)
+    program.of_code(job, where, word(spec.script) or spec.cmd)
   end
-  job.env = environment(job, ctx, place)
+end
+
+--- `step.prepare(job, ctx)`: the job's argv or script, cwd and env, once its files are there; in a
+-- container it sees them by our word, not by the server's.
+function step.prepare(job, ctx)
+  local where = room[job.room](job, ctx)
+  local entrypoint = set_program(job, where)
+  job.cwd = where.cwd or word(job.spec.workdir)
+  job.env = environment(job, ctx, where.env)
+  if where.mounts then job.container = engine.grant { mounts = where.mounts, entrypoint = entrypoint } end
 end
 
 return step

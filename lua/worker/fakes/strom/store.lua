@@ -11,9 +11,9 @@ local store = {}
 local methods = {}
 local meta = { __index = methods }
 
--- Which worker ability a step needs, by its type and runner.
+-- Which worker ability a step needs, by its type and runner, or its type alone.
 local ABILITIES = { ["script local"] = "script", ["script none"] = "script", ["script docker"] = "docker",
-  ["script pod"] = "kubernetes", ["shell local"] = "script" }
+  ["script pod"] = "kubernetes", ["shell local"] = "script", docker = "docker", pod = "kubernetes" }
 
 local TERMINAL = { completed = true, failed = true, skipped = true, cancelled = true }
 local JOB_TERMINAL = { completed = true, failed = true, cancelled = true }
@@ -84,7 +84,8 @@ end
 
 -- Jobs ---------------------------------------------------------------------------------------------------
 
-local SPEC = { "script", "source", "cmd", "language", "interpreter", "dependencies", "args", "env", "workdir" }
+local SPEC = { "script", "source", "cmd", "language", "interpreter", "dependencies", "args", "env", "workdir", "image",
+  "command", "entrypoint" }
 
 local function new_step(job, fields, position)
   local spec = { type = fields.type or "script", tags = json.array(fields.tags or {}), input = json.object {},
@@ -189,7 +190,7 @@ end
 
 local function matches(self, step, offer)
   if self.knobs.generation == "head" then
-    local ability = ABILITIES[step.type .. " " .. step.runner] or "none"
+    local ability = ABILITIES[step.type .. " " .. step.runner] or ABILITIES[step.type] or "none"
     return has(offer.capabilities, ability) and subset(step.tags, offer.tags or {})
       and (not offer.exclusive or subset(offer.tags or {}, step.tags))
   elseif self.knobs.generation == "s1" then
