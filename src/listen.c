@@ -215,6 +215,9 @@ static int listen_bind_tcp(int fd, const struct addrinfo *at, const struct liste
 	if (at->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
 	address_tune(fd, options->user_timeout_ms);
+	if (options->send_buffer > 0) /* connections inherit it */
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &options->send_buffer,
+			   sizeof options->send_buffer);
 	if (bind(fd, at->ai_addr, at->ai_addrlen) == -1 || listen(fd, options->backlog) == -1)
 		return err_errno(err, "listening on %s:%d", options->host, options->port);
 	return 0;

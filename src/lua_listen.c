@@ -21,7 +21,7 @@
 #include "worker/task.h"
 
 #define LISTEN_MODE_USUAL    0600
-#define LISTEN_BACKLOG_USUAL 511
+#define LISTEN_BACKLOG_USUAL 4096 /* the kernel has a ceiling of its own */
 
 struct caller {
 	struct listen listen;
@@ -184,6 +184,7 @@ static int core_listen(lua_State *L)
 	options.mode = (mode_t)door_integer(L, 1, "mode", 0, 0777, LISTEN_MODE_USUAL);
 	options.backlog = (int)door_integer(L, 1, "backlog", 1, 65535, LISTEN_BACKLOG_USUAL);
 	options.most = (size_t)door_integer(L, 1, "max_connections", 0, 1000000, 0);
+	options.send_buffer = (int)door_integer(L, 1, "send_buffer", 0, 64 << 20, 0);
 	options.user_timeout_ms = lua_sock_user_timeout(L);
 	struct caller *caller = door_box(L, caller_type(), sizeof *caller);
 	caller->host = host_of(L);

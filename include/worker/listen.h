@@ -28,6 +28,7 @@ struct listen_options {
 	int backlog;
 	size_t most; /* open connections; 0 for no limit */
 	unsigned user_timeout_ms;
+	int send_buffer; /* what the kernel holds of our bytes for each; 0: as it likes */
 };
 
 struct listen_tally;

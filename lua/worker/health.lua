@@ -10,7 +10,8 @@ local task = require "worker.task"
 
 local health = {}
 
-local CONNECTIONS_MOST = 64
+local CONNECTIONS_MOST = 128
+local UNREAD_MOST = 64 * 1024
 local STALE = 60 -- seconds without a good answer after which a server counts as away
 
 -- Each probe: a name, and nil or what is wrong.
@@ -93,7 +94,7 @@ function health.open(address, stats, runner)
   local unix = address:find("/", 1, true) and address or nil
   return serve.http {
     address = not unix and address or nil, unix = unix, handler = routes(self),
-    max_connections = CONNECTIONS_MOST, max_body = 0, idle_timeout = 15, header_timeout = 5,
+    max_connections = CONNECTIONS_MOST, max_body = 0, idle_timeout = 15, header_timeout = 5, send_buffer = UNREAD_MOST,
   }
 end
 

@@ -7,8 +7,9 @@
 --
 -- Every connection is a task, so a slow client delays nobody.  What a client may cost is bounded in
 -- bytes (max_header, max_body), in time (idle, header, body, write) and in number: at
--- max_connections the connection that has been idle for longest makes room; when none is idle, the
--- newcomer is told 503.  For those answers a few connections more are kept.
+-- max_connections the oldest of those makes room whose clients keep the server waiting, be it for a
+-- request or for reading an answer; when all are being served, the newcomer is told 503.  For those
+-- answers a few connections more are kept.
 local err = require "worker.error"
 local log = require "worker.log"
 local reply = require "worker.serve.reply"
@@ -17,11 +18,11 @@ local routes = require "worker.serve.routes"
 local sock = require "worker.sock"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
+local waiters = require "worker.serve.waiters"
 
 local serve = {}
 
 local SPARE_CONNECTIONS = 32 -- for answering 503
-local IDLE_AT_LEAST = 1      -- seconds before an idle connection may have to make room
 local LINGER_SECONDS = 2
 local LINGER_BYTES = 1024 * 1024
 
@@ -38,7 +39,8 @@ local meta = { __index = methods, __name = "worker.serve.server" }
 
 -- Closing while the client still sends would reset the connection and take our last answer along;
 -- so it is read out for a moment, within bounds.
-local function linger(conn)
+local function linger(server, conn)
+  server.waiters:add(conn)
   local deadline, left = sys.mono() + LINGER_SECONDS, LINGER_BYTES
   task.try(function()
     conn:shutdown()
@@ -46,6 +48,7 @@ local function linger(conn)
       local data = conn:read(65536, { timeout = math.max(0, deadline - sys.mono()) })
       if not data then break end
       left = left - #data
+      task.yield()
     end
   end)
 end
@@ -54,18 +57,20 @@ local function refuse(server, conn, status, why, headers)
   local answer = reply.new(conn, nil, server.options)
   task.try(answer.text, answer, status, ("%d %s: %s\n"):format(status, reply.reason(status), why),
     headers or status == 503 and { ["Retry-After"] = 1 } or nil)
-  linger(conn)
+  linger(server, conn)
 end
 
 -- The head of the next request; nil when there will be none.
 local function next_head(server, conn)
   local options = server.options
-  server.idle[conn] = sys.mono()
+  server.waiters:add(conn)
+  server.idle[conn] = true
   local there, data = task.try(conn.wait, conn, { timeout = options.idle_timeout })
   server.idle[conn] = nil
   if not there or not data then return nil end
 
   local ok, head = task.try(conn.head, conn, options.max_header, { timeout = options.header_timeout })
+  server.waiters:drop(conn)
   if ok then return head end
   if not err.is(head) then error(head, 0) end
   if head.kind == "limit" then
@@ -118,7 +123,7 @@ local function answer_one(server, conn, req)
   if not answer.started then
     return handler_failed(server, conn, req, answer, "the handler gave no answer")
   end
-  if not answer.keep and not req.body then linger(conn) end
+  if not answer.keep and not req.body then linger(server, conn) end
   return answer.keep
 end
 
@@ -132,14 +137,13 @@ local function converse(server, conn)
     server.busy = server.busy - 1
     server.calm:fire()
     if not ok then error(more, 0) end
+    server.waiters:add(conn)
+    task.yield() -- who has asked many times already gets one answer in a turn, like everybody
   until not more or server.closing
 end
 
 local function serve_connection(server, conn)
-  local held <close> = conn -- luacheck: ignore held
-  server.open = server.open + 1
   local ok, why = task.try(converse, server, conn)
-  server.open = server.open - 1
   if ok or err.is(why, "transport") then return end
   if request.is_refusal(why) then
     refuse(server, conn, why.status, why.why, why.headers)
@@ -150,22 +154,17 @@ end
 
 -- Taking connections -------------------------------------------------------------------------------
 
-local function make_room(server)
-  local oldest, since = nil, sys.mono() - IDLE_AT_LEAST
-  for conn, at in pairs(server.idle) do
-    if at <= since then oldest, since = conn, at end
-  end
-  if oldest then
-    server.idle[oldest] = nil
-    oldest:close()
-  end
-  return oldest ~= nil
-end
-
 local function refuse_connection(server, conn)
-  local held <close> = conn -- luacheck: ignore held
   server.refused = server.refused + 1
   refuse(server, conn, 503, "too many connections")
+end
+
+local function hold(server, conn, fn)
+  local held <close> = conn -- luacheck: ignore held
+  server.open = server.open + 1
+  fn(server, conn)
+  server.waiters:forget(conn)
+  server.open = server.open - 1
 end
 
 local function accept_all(server)
@@ -173,8 +172,8 @@ local function accept_all(server)
     while true do
       local ok, conn = task.try(server.listener.accept, server.listener)
       if ok then
-        local room = server.open < server.options.max_connections or make_room(server)
-        scope:spawn(room and serve_connection or refuse_connection, server, conn)
+        local room = server.listener:counts().open <= server.options.max_connections or server.waiters:make_room()
+        scope:spawn(hold, server, conn, room and serve_connection or refuse_connection)
       elseif conn.reason == "closed" then
         break
       else
@@ -189,7 +188,9 @@ end
 --- `serve.http{ address="127.0.0.1:0" | unix="/path", handler=function(request, reply) }`: a server,
 -- listening when the call returns; `server.url` and `server.address` say where.  Bounds, with their
 -- defaults: max_connections 128, max_header 16 KiB, max_target (path and query) 8 KiB, max_body 256
--- KiB, idle_timeout 60, header_timeout 10, body_timeout 30, write_timeout 30 (seconds).  `mode` is that of the socket file.  With
+-- KiB, idle_timeout 60, header_timeout 10, body_timeout 30, write_timeout 30 (seconds).  `send_buffer`: bytes of
+-- answers that the kernel keeps for one who does not read; by itself it takes megabytes.  `mode` is that of the
+-- socket file.  With
 -- `lazy_body` the body stays on the wire until the handler calls request:read_body().
 function serve.http(options)
   if type(options.handler) ~= "function" then error("serve.http: expected a handler", 2) end
@@ -197,15 +198,16 @@ function serve.http(options)
   for name, value in pairs(USUAL) do all[name] = value end
   for name, value in pairs(options) do all[name] = value end
   local listener = sock.listen {
-    address = all.address, unix = all.unix, mode = all.mode, backlog = all.backlog,
+    address = all.address, unix = all.unix, mode = all.mode, backlog = all.backlog, send_buffer = all.send_buffer,
     max_connections = all.max_connections + SPARE_CONNECTIONS,
   }
   local address = listener:address()
   local server = setmetatable({
     listener = listener, options = all, address = address,
     url = all.unix and "http://localhost" or "http://" .. address, unix = all.unix,
-    idle = {}, open = 0, busy = 0, requests = 0, refused = 0, calm = task.signal(),
+    idle = {}, waiters = waiters.new(), open = 0, busy = 0, requests = 0, refused = 0, calm = task.signal(),
   }, meta)
+  all.waiters = server.waiters
   server.main = task.start(accept_all, server)
   return server
 end

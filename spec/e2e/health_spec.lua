@@ -9,6 +9,7 @@ local task = require "worker.task"
 
 local CROWD = 2000
 local MEMORY_MOST = 64 * 1024 -- KiB
+local SANITIZED = program.binary:find("/asan/", 1, true) -- keeps what was freed, for a while
 local LOUD = "i=0; while [ $i -lt 3000 ]; do i=$((i + 1)); echo \"line $i of a job that talks all the time\"; done"
 
 -- A client that connects and does this; however it ends.
@@ -70,7 +71,7 @@ describe("the health address #realtime", function()
     for i = 1, 12 do assert.equal("success", site:result(("loud-%02d"):format(i)).state) end
     assert.equal("success", site:result("long").state)
     assert.is_true(answered > refused, ("%d answered, %d refused, slowest %.1f s"):format(answered, refused, slowest))
-    assert.is_true(run:peak() < MEMORY_MOST, run:peak() .. " KiB")
+    assert.is_true(SANITIZED or run:peak() < MEMORY_MOST, run:peak() .. " KiB")
     run:signal "TERM"
     assert.equal(0, run:wait().code)
   end)

@@ -103,6 +103,46 @@ describe("a server with bad clients", function()
     assert.same({ 200 }, talk.statuses((talk.rest(second))))
   end)
 
+  it("lets in a newcomer when nobody says what he wants, or reads what he was told", function()
+    server = talk.server { max_connections = 5, handler = function(_, reply) reply:text(200, ("x"):rep(16 << 20)) end }
+    local crowd = {}
+    for i, text in ipairs { "", "GET / HT", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1", "\0\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: x\r\n\r\n" } do
+      crowd[i] = talk.say(server, text, true)
+      task.sleep(0.001)
+    end
+    for i = 1, 5 do
+      assert.same({ 200 }, talk.statuses((talk.answer(server, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))), i)
+      crowd[#crowd + 1] = talk.say(server, "GET /", true)
+      task.sleep(0.001)
+    end
+    assert.equal(0, server:counts().refused)
+    for _, conn in ipairs(crowd) do conn:close() end
+  end)
+
+  it("gives one answer in a turn to who asks many times at once", function()
+    local order = {}
+    server = talk.server { handler = function(request, reply)
+      order[#order + 1] = request.path
+      reply:text(200, "")
+    end }
+    local many = talk.say(server, ("GET /many HTTP/1.1\r\nHost: x\r\n\r\n"):rep(50), true)
+    talk.answer(server, "GET /one HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert.is_true(#order < 20, #order)
+    many:close()
+  end)
+
+  it("has the kernel keep no more of its answers than is said", function()
+    local listener <close> = sock.listen { address = "127.0.0.1:0", send_buffer = 65536 }
+    local near = sock.connect { address = listener:address() }
+    local far = listener:accept()
+    assert.is_false((pcall(far.write, far, ("x"):rep(8 << 20), { timeout = 1 })))
+    local _, sent = far:traffic()
+    assert.is_true(sent < 1 << 20, sent)
+    near:close()
+    far:close()
+  end)
+
   it("answers 503 when every connection is busy", function()
     server = talk.server { max_connections = 1, handler = function(_, reply) task.sleep(60); reply:empty() end }
     local busy = talk.say(server, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", true)

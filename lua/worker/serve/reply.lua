@@ -29,6 +29,7 @@ function reply.new(conn, request, options)
   return setmetatable({
     conn = conn, request = request, keep = request ~= nil and request.keep,
     version = request and request.version or 1.1,
+    waiters = options.waiters,
     wait = { timeout = options.write_timeout },
   }, meta)
 end
@@ -77,6 +78,13 @@ local function make_head(self, status, headers, length)
   return table.concat(lines)
 end
 
+-- Whoever does not read keeps us waiting.
+local function write(self, text)
+  self.waiters:add(self.conn)
+  self.conn:write(text, self.wait)
+  self.waiters:drop(self.conn)
+end
+
 local function without_body(self, status)
   return bodiless(status) or self.request ~= nil and self.request.method == "HEAD"
 end
@@ -93,7 +101,7 @@ function methods:send(status, headers, body)
   settle_keep(self)
   local head = make_head(self, status, headers, #body)
   self.started, self.status = true, status
-  self.conn:write(without_body(self, status) and head or head .. body, self.wait)
+  write(self, without_body(self, status) and head or head .. body)
   self.finished = true
 end
 
@@ -140,7 +148,7 @@ function methods:stream(status, headers)
   local silent = without_body(self, status)
   local head = make_head(self, status, headers, chunked and not bodiless(status) and "chunked" or nil)
   self.started, self.status = true, status
-  self.conn:write(head, self.wait)
+  write(self, head)
   self.open_stream = setmetatable({ reply = self, chunked = chunked, silent = silent }, stream_meta)
   return self.open_stream
 end
@@ -150,7 +158,7 @@ function stream_methods:write(text)
   if self.closed then error("this stream is closed", 2) end
   if self.silent or text == "" then return end
   local piece = self.chunked and ("%x\r\n%s\r\n"):format(#text, text) or text
-  self.reply.conn:write(piece, self.reply.wait)
+  write(self.reply, piece)
 end
 
 --- `stream:event{ data=, event=, id=, retry= }`: one server-sent event; data may have several lines.
@@ -171,7 +179,7 @@ end
 function stream_methods:close()
   if self.closed then return end
   self.closed = true
-  if self.chunked and not self.silent then self.reply.conn:write("0\r\n\r\n", self.reply.wait) end
+  if self.chunked and not self.silent then write(self.reply, "0\r\n\r\n") end
   self.reply.finished = true
 end
 
@@ -193,7 +201,7 @@ end
 function methods:upgrade(protocol, headers)
   local all = { Upgrade = protocol, Connection = "Upgrade" }
   for name, value in pairs(headers or {}) do all[name] = value end
-  self.conn:write(make_head(self, 101, all), self.wait)
+  write(self, make_head(self, 101, all))
   return self:hijack()
 end
 

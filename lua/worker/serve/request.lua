@@ -207,12 +207,14 @@ function methods:read_body()
   if self.failed then refuse(400, "the body could not be read") end
   self.failed = true -- until it has succeeded: half a body is nobody's
   self.deadline = sys.mono() + self.limits.body_timeout
+  self.limits.waiters:add(self.conn)
   if self.expects then self.conn:write("HTTP/1.1 100 Continue\r\n\r\n", left(self)) end
   if self.chunked then
     self.body = read_chunked(self)
   else
     self.body = must(self.conn:read_exactly(self.length, left(self)))
   end
+  self.limits.waiters:drop(self.conn)
   self.failed = false
   return self.body
 end
