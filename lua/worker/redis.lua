@@ -159,7 +159,9 @@ function methods:message(seconds)
     local ok, there = task.try(self.sock.wait, self.sock, { timeout = seconds })
     if not ok and not (err.is(there, "transport") and there.reason == "timeout") then error(there, 0) end
     if not ok then return nil end
+    self.torn = true -- should nobody wait for the rest of it
     local value = replies.read(self.sock, self)
+    self.torn = false
     if type(value) == "table" and MESSAGES[value[1]] then keep(self, value) end
   end
   local message = table.remove(self.messages, 1)

@@ -20,7 +20,12 @@ local function bad(run, what, sample)
   err.wire(("%s: this is not Redis: %s: %s"):format(run.shown, what, text.sample(sample, 60)))
 end
 
+local function too_long(run)
+  err.raise("limit", ("%s: a reply is longer than %d bytes"):format(run.shown, run.most))
+end
+
 local function line(run)
+  if run.bytes < 1 then too_long(run) end
   local whole = run.sock:line(math.min(LINE_MOST, run.bytes), run.wait)
   if not whole then
     err.raise("transport", run.shown .. ": the connection has ended", { reason = "closed", sent = true })
@@ -41,9 +46,7 @@ end
 local function bulk(run, word)
   local n = number_of(run, word, true)
   if not n then return reply.null end
-  if n + 2 > run.bytes then
-    err.raise("limit", ("%s: a reply is longer than %d bytes"):format(run.shown, run.most))
-  end
+  if n + 2 > run.bytes then too_long(run) end
   local data = run.sock:read_exactly(n + 2, run.wait)
   if not data then
     err.raise("transport", run.shown .. ": the connection has ended inside a reply", { reason = "closed", sent = true })
@@ -106,7 +109,10 @@ local READERS = {
     return SPECIAL[word] or word:find("^[%d+.eE-]+$") and tonumber(word) or bad(run, "this is no number", word)
   end,
   ["("] = function(run, word) return word:find("^[+-]?%d+$") and word or bad(run, "this is no integer", word) end,
-  ["!"] = function(run, word) return error_of(bulk(run, word)) end,
+  ["!"] = function(run, word)
+    local words = bulk(run, word)
+    return type(words) == "string" and error_of(words) or bad(run, "this is no error", word)
+  end,
   ["="] = function(run, word)
     local data = bulk(run, word)
     return type(data) == "string" and data:match("^...:(.*)$") or bad(run, "this has no format", tostring(data))
