@@ -180,9 +180,10 @@ end
 
 -- Removing and being ready ------------------------------------------------------------------------------
 
---- `docker:remove(box)`: remove a container now, or once the engine is back.  Nothing stops it.
+--- `docker:remove(box)`: remove a container now, or when the engine is looked at again.  Nothing stops it.
+-- Whether it is gone.
 function methods:remove(box)
-  task.shield(function()
+  return task.shield(function()
     local ok, why = pcall(box.remove, box)
     if ok then
       self.lost[box.name] = nil
@@ -190,23 +191,29 @@ function methods:remove(box)
       self.lost[box.name] = box
       log.warn("container.left", ("the container %s could not be removed yet: %s"):format(box.name, tostring(why)))
     end
+    return ok
   end)
 end
 
+-- More may be lost meanwhile; they have their turn the next time.
 local function remove_lost(self)
-  for _, box in pairs(self.lost) do self:remove(box) end
+  local boxes = {}
+  for _, box in pairs(self.lost) do boxes[#boxes + 1] = box end
+  for _, box in ipairs(boxes) do self:remove(box) end
 end
 
---- `docker:ready()`: it answers, and what dead workers of ours left there is gone; raises kind
--- "unusable" when it does not work.  Cheap while the engine lives.
+--- `docker:ready()`: it answers, and what dead workers of ours left there is gone, as far as the engine
+-- can remove it; raises kind "unusable" when it does not work.  Cheap while the engine lives.
 function methods:ready()
   local place <close> = self.readying:take() -- luacheck: ignore place
   local ok, why = task.try(function()
-    if self.is_ready then return self:ping() end
-    self:info()
-    owner.sweep(self)
+    self:ping()
     remove_lost(self)
-    self.is_ready = true
+    if not self.is_ready then
+      self:info()
+      owner.sweep(self)
+    end
+    self.is_ready = self.version ~= nil -- nil: it went away meanwhile
   end)
   if not ok then err.raise("unusable", tostring(why)) end
 end

@@ -332,6 +332,19 @@ describe("worker.engine", function()
     assert.equal(1, fake.daemon:count(REMOVE))
   end)
 
+  it("tries to remove it again while the engine lives", function()
+    local left = 2
+    local fake = engines.fake { routes = { [REMOVE] = function(_, reply)
+      left = left - 1
+      if left < 0 then return reply:empty(204) end
+      reply:json(500, { message = "device or resource busy" })
+    end } }
+    assert.equal("success", run(fake, {}).state)
+    local conf = conf_of(fake)
+    for _ = 1, 3 do engine.check(conf) end
+    assert.equal(3, fake.daemon:count(REMOVE))
+  end)
+
   it("stops the container when the job is cancelled, and still hears it", function()
     local stopped = task.signal()
     local fake = engines.fake {
@@ -502,6 +515,20 @@ describe("worker.engine orphans", function()
     assert.equal(1, swept(left { ["worker.boot"] = "another boot" }))
   end)
 
+  it("that cannot be removed yet make no engine unusable", function()
+    local busy = true
+    local fake = engines.fake { containers = { left {} }, routes = { [REMOVE] = function(_, reply)
+      if not busy then return reply:empty(204) end
+      reply:json(500, { message = "device or resource busy" })
+    end } }
+    local docker <close> = engine.open { host = fake.host, owner = "me" }
+    docker:ready()
+    busy = false
+    docker:ready()
+    docker:ready()
+    assert.equal(2, fake.daemon:count(REMOVE))
+  end)
+
   it("that are none are left alone: another owner, our own life, a process that lives, no labels", function()
     local mine = owner.labels({ owner = "me" }, "job", {})
     assert.equal(0, swept(left { ["worker.owner"] = "you" }))
@@ -608,6 +635,15 @@ describe("worker.engine cache", function()
     assert.is_true(result.cached)
     assert.same({ "success", "42\n" }, { result.state, output })
     assert.equal(1, fake.daemon:count(CREATE))
+  end)
+
+  it("keeps nothing of what becomes of a result later", function()
+    local fake = engines.fake()
+    local first = result_of(fake, { script = "x" })
+    first.fallback, first.outputs = { asked = "gvisor" }, { secret = "of the first job" }
+    local second = result_of(fake, { script = "x" })
+    assert.is_true(second.cached)
+    assert.same({ nil, nil }, { second.fallback, second.outputs })
   end)
 
   it("does not take one job for another, nor for itself an hour later", function()

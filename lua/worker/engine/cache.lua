@@ -65,11 +65,13 @@ function methods:recorder(log)
   end, pieces
 end
 
---- `store:put(key, result, pieces)`.
+--- `store:put(key, result, pieces)`: what becomes of the result later is that job's own.
 function methods:put(key, result, pieces)
   if result.state ~= "success" or pieces.lost then return end
   if self.entries[key] then drop(self, key) end
-  self.entries[key] = { result = result, pieces = pieces, bytes = pieces.bytes, at = sys.mono() }
+  local kept = {}
+  for name, value in pairs(result) do kept[name] = value end
+  self.entries[key] = { result = kept, pieces = pieces, bytes = pieces.bytes, at = sys.mono() }
   self.order[#self.order + 1] = key
   self.bytes = self.bytes + pieces.bytes
   while #self.order > self.conf.entries or self.bytes > self.conf.bytes do drop(self, self.order[1]) end

@@ -75,8 +75,7 @@ function owner.sweep(engine)
   local removed = 0
   for _, one in ipairs(engine:containers { label = { "worker.owner=" .. engine.owner } }) do
     local labels = type(one.Labels) == "table" and one.Labels or {}
-    if labels["worker.owner"] == engine.owner and is_over(engine, labels) then
-      containers.named(engine, one.Id):remove()
+    if labels["worker.owner"] == engine.owner and is_over(engine, labels) and engine:remove(containers.named(engine, one.Id)) then
       removed = removed + 1
       log.warn("container.orphan", ("a container that a dead worker left for job %s is removed"):format(
         tostring(labels["worker.job"])), { job = labels["worker.job"], container = tostring(one.Id):sub(1, 12) })

@@ -242,8 +242,8 @@ function run.job(engine, conf, job, ctx, sandbox)
   local write, pieces = ctx.log, nil
   if key then write, pieces = store:recorder(ctx.log) end
   local result = run_box(engine, spec, job, ctx, write)
-  if key then store:put(key, result, pieces) end
   result.runtime = runtime
+  if key then store:put(key, result, pieces) end
   return result
 end
 

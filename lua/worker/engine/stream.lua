@@ -76,7 +76,7 @@ end
 -- "transport", or "http" with the status and message of a refusal.
 function stream.attach(address, path, tty)
   local conn = sock.connect(address.sock)
-  local self = setmetatable({ conn = conn, queue = {}, splitter = not tty and stream.splitter() or nil }, meta)
+  local self = setmetatable({ conn = conn, queue = {}, taken = 0, splitter = not tty and stream.splitter() or nil }, meta)
   local ok, why = pcall(function()
     conn:write(("POST %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n")
       :format(path, address.authority))
@@ -107,7 +107,9 @@ end
 function methods:pieces()
   return function()
     while true do
-      local piece = table.remove(self.queue, 1)
+      -- not taken out of the list: moving thousands of them up by one, each time, would keep everybody waiting
+      self.taken = self.taken + 1
+      local piece = self.queue[self.taken]
       if piece then return piece[1], piece[2] end
       local chunk = read(self)
       if not chunk then
@@ -117,7 +119,7 @@ function methods:pieces()
         return nil
       end
       if not self.splitter then return "stdout", chunk end
-      self.queue = self.splitter.feed(chunk)
+      self.queue, self.taken = self.splitter.feed(chunk), 0
     end
   end
 end
