@@ -4,6 +4,7 @@
 local docker = require "spec.support.docker"
 local engine = require "worker.engine"
 local engines = require "spec.support.engine"
+local fs = require "worker.fs"
 local json = require "worker.json"
 local program = require "spec.support.program"
 local queue = require "spec.support.queue"
@@ -67,6 +68,16 @@ local function through(fake)
   end
 end
 
+-- Where the median of what these were drawn from lies, with 95 of 100: as many of them are above it as
+-- below, whatever their distribution, and how unevenly that can come out is binomial.
+local function interval(list)
+  table.sort(list)
+  local aside = math.floor((#list - 1.96 * math.sqrt(#list)) / 2)
+  return list[math.max(1, aside)] * 1000, list[math.min(#list, #list + 1 - aside)] * 1000
+end
+
+local function load_now() return (fs.read("/proc/loadavg", 100) or "?"):match "^%S+" end
+
 -- The value below which this part of a list lies, in milliseconds.
 local function at(part, list)
   table.sort(list)
@@ -86,7 +97,7 @@ describe("a task in a container #realtime", function()
     local run <close> = program.start { "--config", dir:path "worker.yaml", "--state", dir:path "state", program.plugins }
     run:says "queue_websocket_connected"
     local client <close> = engine.open { host = daemon.host }
-    local hand, worker, more = {}, {}, {}
+    local hand, worker, more, load = {}, {}, {}, load_now()
     for i = 1 - WARM, PAIRS do
       -- who goes first changes: what a container leaves for the engine to do hits both alike
       local first = i % 2 == 0 and by_hand(client, file)
@@ -94,11 +105,14 @@ describe("a task in a container #realtime", function()
       first = first or by_hand(client, file)
       if i > 0 then hand[i], worker[i], more[i] = first, second, second - first end
     end
-    io.stdout:write(("a task in a container, %d pairs      by hand    worker    difference of a pair\n"):format(PAIRS))
+    io.stdout:write(("a task in a container, %3d pairs     by hand    worker    difference of a pair\n"):format(PAIRS))
     local function line(name, ...) io.stdout:write(("  %-34s %6.0f ms %6.0f ms %9.1f ms\n"):format(name, ...)) end
     line("median", at(0.5, hand), at(0.5, worker), at(0.5, more))
+    local low, high = interval(more)
     -- both as they are when nothing else has the processor
     line("quietest tenth", at(0.1, hand), at(0.1, worker), at(0.1, worker) - at(0.1, hand))
+    io.stdout:write(("  the median difference lies between %.1f and %.1f ms (95 of 100); load %s before, %s after\n"):format(low, high,
+      load, load_now()))
     run:signal "TERM"
     run:wait()
   end)
