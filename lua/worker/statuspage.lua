@@ -16,11 +16,12 @@ local STYLE = [[
 @media(prefers-color-scheme:dark){:root{--dim:#999;--ok:#3fb950;--bad:#f85149;--warn:#d29922}}
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem}
 h1{font-size:1.3rem;margin:0}h2{font-size:1rem;margin:2rem 0 .4rem}small,.dim{color:var(--dim)}p{margin:.4rem 0}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.35rem .6rem;
+table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:baseline;padding:.35rem .6rem;
 white-space:nowrap;border-bottom:1px solid var(--line)}td:first-child,th:first-child{padding-left:0}
 td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:9rem}
 th{font-weight:600;color:var(--dim);font-size:.85rem}.n{text-align:right;font-variant-numeric:tabular-nums}
-.w{white-space:normal;overflow-wrap:anywhere;width:60%}code{font:13px/1.6 ui-monospace,monospace}
+.w{white-space:normal;overflow-wrap:anywhere;width:60%}
+.w code{display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:3;overflow:hidden}code{font:13px/1.6 ui-monospace,monospace}
 .success,.ready,.works{color:var(--ok)}.failed,.error,.oom,.closed,.fails{color:var(--bad)}
 .timeout,.cancelled,.lost,.draining,.opening,.unknown{color:var(--warn)}
 .bar{display:inline-block;width:5rem;height:.6rem;background:var(--line);border-radius:.3rem;overflow:hidden}
@@ -65,6 +66,15 @@ local function took(seconds)
   return seconds < 10 and ("%.1f s"):format(seconds) or time.age(seconds)
 end
 
+local function ago(seconds) return seconds < 1 and "just now" or time.age(seconds) .. " ago" end
+
+-- For a tab among others.
+local function slots(servers)
+  local running, all = 0, 0
+  for _, server in ipairs(servers) do running, all = running + server.running, all + server.slots end
+  return ("%d/%d"):format(running, all)
+end
+
 -- Tables --------------------------------------------------------------------------------------------------
 
 local function servers_table(servers)
@@ -72,7 +82,7 @@ local function servers_table(servers)
   for i, server in ipairs(servers) do
     rows[i] = { escape(server.name), marked(server.state) .. dimmed(server.connection) .. dimmed(server.error),
       bar(server.running, server.slots), tostring(server.done),
-      server.contact_age and time.age(server.contact_age // 1) .. " ago" or "never" }
+      server.contact_age and ago(server.contact_age) or "never" }
   end
   return table_of({ { "Server" }, { "State", "w" }, { "Slots" }, { "Done", "n" }, { "Last answer", "x" } }, rows, "None.")
 end
@@ -105,7 +115,7 @@ local function recent_table(recent)
     local on = (result.executor or "") .. (result.fallback and " instead of " .. result.fallback or "")
       .. (result.cached and ", seen before" or "")
     rows[i] = { code(result.id), escape(result.server), marked(result.state) .. dimmed(result.reason), escape(on),
-      took(result.duration or 0), escape(time.ago(result.finished)) }
+      took(result.duration or 0), ago(time.wall() - result.finished) }
   end
   return table_of({ { "Job" }, { "Server", "x" }, { "Result", "w" }, { "On", "x" }, { "Took", "n" }, { "Ended" } }, rows,
     "No job has ended yet.")
@@ -125,7 +135,7 @@ end
 function statuspage.html(status)
   return table.concat {
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-    '<meta http-equiv="refresh" content="3"><title>worker on ', escape(status.host), "</title><style>", STYLE, "</style>",
+    '<meta http-equiv="refresh" content="3"><title>', slots(status.servers), " worker on ", escape(status.host), "</title><style>", STYLE, "</style>",
     "<h1>worker on ", escape(status.host), "</h1><small>version ", escape(status.version), ", pid ", escape(status.pid),
     ", started ", escape(time.ago(status.started)), "</small>",
     "<h2>Servers</h2>", servers_table(status.servers), "<h2>Running jobs</h2>", jobs_table(status.servers),
