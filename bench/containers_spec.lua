@@ -111,8 +111,8 @@ describe("a task in a container #realtime", function()
     local low, high = interval(more)
     -- both as they are when nothing else has the processor
     line("quietest tenth", at(0.1, hand), at(0.1, worker), at(0.1, worker) - at(0.1, hand))
-    io.stdout:write(("  the median difference lies between %.1f and %.1f ms (95 of 100); load %s before, %s after\n"):format(low, high,
-      load, load_now()))
+    io.stdout:write(("  the median difference lies between %.1f and %.1f ms (95 of 100); load %s before, %s after\n")
+      :format(low, high, load, load_now()))
     run:signal "TERM"
     run:wait()
   end)

@@ -158,7 +158,8 @@ describe("a server that is none", function()
   local HOSTILE = {
     ["HTTP/1.1 400 Bad Request\r\n"] = "wire", ["?what\r\n"] = "wire", ["+no end\n"] = "wire", ["\r\n"] = "wire",
     [":12x\r\n"] = "wire", ["$x\r\n"] = "wire", ["$-2\r\n"] = "wire", ["$3\r\nabcde\r\n"] = "wire", ["*-5\r\n"] = "wire",
-    ["#x\r\n"] = "wire", [",1.x\r\n"] = "wire", ["(1.5\r\n"] = "wire", ["=2\r\nab\r\n"] = "wire", ["$?\r\n"] = "wire", ["!-1\r\n"] = "wire",
+    ["#x\r\n"] = "wire", [",1.x\r\n"] = "wire", ["(1.5\r\n"] = "wire", ["=2\r\nab\r\n"] = "wire", ["$?\r\n"] = "wire",
+    ["!-1\r\n"] = "wire",
     ["*1\r\n>1\r\n+x\r\n"] = "wire", ["%1\r\n,nan\r\n+x\r\n"] = "wire", ["%-1\r\n"] = "wire",
     ["$99999999999\r\n"] = "limit", ["$999999999999999\r\n"] = "limit", ["$9999999999999999999\r\n"] = "wire",
     ["*99999999\r\n"] = "limit", ["%99999\r\n"] = "limit", [("*1\r\n"):rep(20)] = "limit",
