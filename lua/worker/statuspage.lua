@@ -135,7 +135,8 @@ end
 function statuspage.html(status)
   return table.concat {
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-    '<meta http-equiv="refresh" content="3"><title>', slots(status.servers), " worker on ", escape(status.host), "</title><style>", STYLE, "</style>",
+    '<meta http-equiv="refresh" content="3"><title>',
+    slots(status.servers), " worker on ", escape(status.host), "</title><style>", STYLE, "</style>",
     "<h1>worker on ", escape(status.host), "</h1><small>version ", escape(status.version), ", pid ", escape(status.pid),
     ", started ", escape(time.ago(status.started)), "</small>",
     "<h2>Servers</h2>", servers_table(status.servers), "<h2>Running jobs</h2>", jobs_table(status.servers),
