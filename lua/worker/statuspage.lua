@@ -16,12 +16,13 @@ local STYLE = [[
 @media(prefers-color-scheme:dark){:root{--dim:#999;--ok:#3fb950;--bad:#f85149;--warn:#d29922}}
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem}
 h1{font-size:1.3rem;margin:0}h2{font-size:1rem;margin:2rem 0 .4rem}small,.dim{color:var(--dim)}p{margin:.4rem 0}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:baseline;padding:.35rem .6rem;
-white-space:nowrap;border-bottom:1px solid var(--line)}td:first-child,th:first-child{padding-left:0}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:baseline;
+padding:.35rem .6rem;white-space:nowrap;border-bottom:1px solid var(--line)}td:first-child,th:first-child{padding-left:0}
 td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:9rem}
 th{font-weight:600;color:var(--dim);font-size:.85rem}.n{text-align:right;font-variant-numeric:tabular-nums}
 .w{white-space:normal;overflow-wrap:anywhere;width:60%}
-.w code{display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:3;overflow:hidden}code{font:13px/1.6 ui-monospace,monospace}
+.w code{display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:3;overflow:hidden}
+code{font:13px/1.6 ui-monospace,monospace}
 .success,.ready,.works{color:var(--ok)}.failed,.error,.oom,.closed,.fails{color:var(--bad)}
 .timeout,.cancelled,.lost,.draining,.opening,.unknown{color:var(--warn)}
 .bar{display:inline-block;width:5rem;height:.6rem;background:var(--line);border-radius:.3rem;overflow:hidden}
