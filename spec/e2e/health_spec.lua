@@ -1,4 +1,4 @@
--- The health address of a busy worker, asked by everybody at once: the well-behaved get their answer, and
+-- The health address of a busy worker, asked by everybody at once: the well-behaved get every answer, and
 -- the others cost neither a job nor much memory.
 local http = require "worker.http"
 local program = require "spec.support.program"
@@ -50,7 +50,7 @@ describe("the health address #realtime", function()
     local run <close> = site:start { "--slots", "4", "--health-address", "127.0.0.1:0" }
     run:says "health%.ready.-http://[%d.:]+"
     local address = table.concat(run.stderr):match "http://([%d.]+:%d+)"
-    local api <close> = http.client { base = "http://" .. address }
+    local api <close> = http.client { base = "http://" .. address, timeout = 60 }
     program.eventually(function() return api:get("/health", { expect = "any" }).json.status == "healthy" end)
     local kinds, answered, refused, slowest = { silent, garbage, slow, pipelining, endless }, 0, 0, 0
     task.scope(function(scope)
@@ -70,7 +70,7 @@ describe("the health address #realtime", function()
     end))
     for i = 1, 12 do assert.equal("success", site:result(("loud-%02d"):format(i)).state) end
     assert.equal("success", site:result("long").state)
-    assert.is_true(answered > refused, ("%d answered, %d refused, slowest %.1f s"):format(answered, refused, slowest))
+    assert.equal(0, refused, ("%d answered, %d refused, slowest %.1f s"):format(answered, refused, slowest))
     assert.is_true(SANITIZED or run:peak() < MEMORY_MOST, run:peak() .. " KiB")
     run:signal "TERM"
     assert.equal(0, run:wait().code)
