@@ -233,6 +233,7 @@ function methods:run(job, ctx)
     skipped[#skipped + 1] = { name = name, why = why }
   end
   ctx.executor, ctx.fallback = nil, nil
+  if #skipped == 0 then err.raise("unusable", "the job's list of executors is empty: it has to name one, or not be there") end
   err.raise("unusable", (#skipped > 1 and "no executor can run the job: " or "the executor cannot run the job: ")
     .. reasons(skipped))
 end

@@ -132,6 +132,14 @@ describe("worker.fallback", function()
     assert.matches("firecracker: it is not among the executors", why.message)
   end)
 
+  it("says so when the job's list of executors is empty", function()
+    for _, strict in ipairs { false, true } do
+      local ok, why = task.try(run, chain {}, { executor = {}, strict = strict })
+      assert.is_false(ok)
+      assert.same({ "unusable", true }, { why.kind, why.message:find("list of executors is empty", 1, true) ~= nil })
+    end
+  end)
+
   it("asks again after a while, at growing intervals, and uses what is back", function()
     broken.gvisor = "down"
     local executors = chain {}
