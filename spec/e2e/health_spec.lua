@@ -9,7 +9,7 @@ local task = require "worker.task"
 
 local CROWD = 2000
 local MEMORY_MOST = 64 * 1024 -- KiB
-local SANITIZED = program.binary:find("/asan/", 1, true) -- keeps what was freed, for a while
+local SANITIZED = program.binary:find("/asan/", 1, true) ~= nil -- keeps what was freed, for a while
 local LOUD = "i=0; while [ $i -lt 3000 ]; do i=$((i + 1)); echo \"line $i of a job that talks all the time\"; done"
 
 -- A client that connects and does this; however it ends.
