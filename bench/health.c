@@ -1,9 +1,11 @@
 /* health.c -- who asks a health address: one good client, and a crowd of bad ones.
  *
- *	health probe PORT COUNT		ask /health so often, a new connection each time, every 20
- *ms; prints how long the answers took, from connect to the last byte health crowd PORT CLIENTS
- *until killed: a fifth each is silent, sends garbage, drips a header, asks 200 times and reads
- *nothing, sends a body without end; who is thrown out comes again after a second
+ *	health probe PORT COUNT
+ *		ask /health so often, a new connection each time, every 20 ms; print how long the
+ *		answers took, from connect to the last byte
+ *	health crowd PORT CLIENTS
+ *		until killed: a fifth each is silent, sends garbage, drips a header, asks 200 times
+ *		and reads nothing, sends a body without end; who is thrown out comes again
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
