@@ -3,7 +3,6 @@
 local fs = require "worker.fs"
 local json = require "worker.json"
 local process = require "worker.process"
-local program = require "spec.support.program"
 local sites = require "spec.support.site"
 
 -- What changes names, and so who has a job and how far it is.
