@@ -10,7 +10,7 @@
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 if [ "$1" = --wrap ]; then
-  sed -n 's/^\(MEMORY\|CALL\|OTHER\)(\([a-zA-Z0-9_]*\),.*/-Wl,--wrap=\2/p' "$here/src/faults.c"
+  sed -n 's/^\(MEMORY\|CALL\|NUMBERED\|OTHER\)(\([a-zA-Z0-9_]*\),.*/-Wl,--wrap=\2/p' "$here/src/faults.c"
   exit
 fi
 worker=$(realpath "$1"); shift

@@ -4,11 +4,16 @@
  * allocations and system calls named below through here, those of the linked-in Lua included:
  *
  *	WORKER_FAULT=N		the call of the N-th place fails, once
- *	WORKER_FAULT=N+		and from then on every call of the same function
+ *	WORKER_FAULT=N+		and from then on every call of the same function; of syscall() those
+ *				with the same number
  *	WORKER_FAULT_TO=FILE	tells what failed and from where; no such file: N was too large
  *
  * A place is a short chain of return addresses.  A run allocates a hundred thousand times from some
  * hundred places; counting places visits every path of the code without making that many runs.
+ *
+ * Interruptions end: EINTR says that a signal came, and asks to call again.  No kernel says so for
+ * ever, and who calls again for ever is right.
+ *
  * Nothing here may lock: children share our memory until they exec.
  */
 #ifdef WORKER_FAULTS
@@ -35,13 +40,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FAULTS_PLACES (1u << 14)
-#define FAULTS_DEPTH  10
+#define FAULTS_PLACES	  (1u << 14)
+#define FAULTS_DEPTH	  10
+#define FAULTS_INTERRUPTS 1000
 
 static struct {
 	long due;		      /* which place fails; 0 for none */
 	bool sticky;		      /* and then every call of that function */
 	const char *_Atomic function; /* what failed, once it has */
+	_Atomic long number;	      /* of the system call, where that was syscall() */
+	_Atomic int interrupts;	      /* how often it has failed so after the first time */
 	_Atomic int again;	      /* allocations that fail after the first one */
 	_Atomic long places;
 	_Atomic uintptr_t seen[FAULTS_PLACES];
@@ -82,16 +90,23 @@ static bool faults_fresh(void **frames, int count)
 	}
 }
 
-static bool faults_due(const char *function, void **frames, int count)
+static bool faults_again(const char *function, long number, int code)
 {
-	const char *failed = faults.function;
-	if (failed != NULL)
-		return faults.sticky && failed == function;
+	if (!faults.sticky || faults.function != function || faults.number != number)
+		return false;
+	return code != EINTR || atomic_fetch_add(&faults.interrupts, 1) < FAULTS_INTERRUPTS;
+}
+
+static bool faults_due(const char *function, long number, int code, void **frames, int count)
+{
+	if (faults.function != NULL)
+		return faults_again(function, number, code);
 	if (faults.due == 0 || faults.places >= FAULTS_PLACES / 2)
 		return false;
 	if (!faults_fresh(frames, count) || atomic_fetch_add(&faults.places, 1) + 1 != faults.due)
 		return false;
 	faults_tell(function, frames, count);
+	faults.number = number;
 	faults.function = function;
 	return true;
 }
@@ -104,7 +119,7 @@ static bool faults_memory(void)
 		return true;
 	if (faults.due == 0 || (faults.function != NULL && !faults.sticky))
 		return false;
-	if (!faults_due("memory", frames, backtrace(frames, FAULTS_DEPTH)))
+	if (!faults_due("memory", 0, ENOMEM, frames, backtrace(frames, FAULTS_DEPTH)))
 		return false;
 	faults.again = 1;
 	return true;
@@ -112,10 +127,10 @@ static bool faults_memory(void)
 
 /* ${frame} is the wrapper's: its caller and that one's caller are ours and keep frame pointers.
  * backtrace() would not end on the borrowed stack of a child. */
-static bool faults_call(const char *function, void **frame)
+static bool faults_call(const char *function, long number, int code, void **frame)
 {
 	void *frames[] = {frame[1], ((void **)frame[0])[1]};
-	return faults_due(function, frames, 2);
+	return faults_due(function, number, code, frames, 2);
 }
 
 /* WRAP(function, type, parameters, arguments, failure, errno): config/faults.sh makes the linker's
@@ -134,11 +149,14 @@ static bool faults_call(const char *function, void **frame)
 #define MEMORY(name, parameters, arguments)                                                        \
 	FAULTS_WRAP(faults_memory(), name, void *, parameters, arguments, NULL, ENOMEM)
 #define CALL(name, type, parameters, arguments, code)                                              \
-	FAULTS_WRAP(faults_call(#name, __builtin_frame_address(0)), name, type, parameters,        \
-		    arguments, (type)-1, code)
+	FAULTS_WRAP(faults_call(#name, 0, code, __builtin_frame_address(0)), name, type,           \
+		    parameters, arguments, (type)-1, code)
 #define OTHER(name, type, parameters, arguments, failure, code)                                    \
-	FAULTS_WRAP(faults_call(#name, __builtin_frame_address(0)), name, type, parameters,        \
-		    arguments, failure, code)
+	FAULTS_WRAP(faults_call(#name, 0, code, __builtin_frame_address(0)), name, type,           \
+		    parameters, arguments, failure, code)
+#define NUMBERED(name, type, parameters, arguments, code)                                          \
+	FAULTS_WRAP(faults_call(#name, n, code, __builtin_frame_address(0)), name, type,           \
+		    parameters, arguments, (type)-1, code)
 
 /* clang-format off */
 MEMORY(malloc, (size_t n), (n))
@@ -209,7 +227,7 @@ CALL(pidfd_open, int, (pid_t pid, unsigned flags), (pid, flags), EMFILE)
 CALL(spawn_child_clone, pid_t, (void *b, void *s, size_t n, int *fd), (b, s, n, fd), EAGAIN)
 CALL(spawn_child_clone_plain, pid_t, (void *birth, int *fd), (birth, fd), EAGAIN)
 CALL(_Fork, pid_t, (void), (), EAGAIN)
-CALL(syscall, long, (long n, long a, long b, long c, long d, long e, long f),
+NUMBERED(syscall, long, (long n, long a, long b, long c, long d, long e, long f),
      (n, a, b, c, d, e, f), ENOSYS)
 CALL(setsid, pid_t, (void), (), EPERM)
 CALL(chdir, int, (const char *path), (path), EACCES)

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -157,6 +158,18 @@ static void rename_process(void)
 	((char *)span[0])[room - 1] = 0;
 }
 
+/* With our copy of the worker's end open its death would never be heard: so it goes, also where the
+ * kernel, or a sandbox, does not know the one call for it. */
+static void close_files(unsigned first, unsigned last)
+{
+	struct rlimit most = {.rlim_cur = 1024};
+	if (first > last || syscall(SYS_close_range, first, last, 0u) == 0)
+		return;
+	getrlimit(RLIMIT_NOFILE, &most);
+	for (unsigned fd = first; fd <= last && fd < most.rlim_cur; fd++)
+		close((int)fd);
+}
+
 static void settle(int sock)
 {
 	sigset_t all;
@@ -165,8 +178,8 @@ static void settle(int sock)
 	setsid();
 	(void)!chdir("/");
 	if (sock > 0)
-		syscall(SYS_close_range, 0u, (unsigned)sock - 1, 0u);
-	syscall(SYS_close_range, (unsigned)sock + 1, ~0u, 0u);
+		close_files(0, (unsigned)sock - 1);
+	close_files((unsigned)sock + 1, ~0u);
 	/* Nobody who reads our output waits for us to end. */
 	for (int i = 0; i < 3; i++)
 		(void)!open("/dev/null", O_RDWR);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "worker/clock.h"
+#include "worker/log.h"
 
 #define LOOP_EVENTS  128
 #define LOOP_SIGNALS 65
@@ -256,6 +257,18 @@ static bool loop_run_deferred(struct loop *loop)
 
 /* --- signals --- */
 
+/* Nobody could ask us to end any more, and it would be ready again at once, for ever. */
+static void loop_signals_lost(struct loop *loop)
+{
+	if (errno == EAGAIN || errno == EINTR)
+		return;
+	log_at(LOG_LEVEL_ERROR, "loop.signals",
+	       "signals cannot be read any more: %s; the worker ends", strerror(errno));
+	loop_fd_del(loop, &loop->signal_watch);
+	close(loop->signal_watch.fd);
+	loop_stop(loop);
+}
+
 static void loop_signals_ready(void *arg, uint32_t events)
 {
 	struct loop *loop = arg;
@@ -265,6 +278,8 @@ static void loop_signals_ready(void *arg, uint32_t events)
 	(void)events;
 	while (count == room) {
 		ssize_t n = read(loop->signal_watch.fd, info, sizeof info);
+		if (n == -1)
+			loop_signals_lost(loop);
 		count = n > 0 ? (size_t)n / sizeof *info : 0;
 		for (size_t i = 0; i < count; i++) {
 			const struct loop_catcher *catcher = &loop->catchers[info[i].ssi_signo];
@@ -290,8 +305,7 @@ static int loop_signals_wait(struct loop *loop, struct err *err)
 		return -1;
 	}
 	/* The loop's own watch is not one that a spec could leak. */
-	if (fresh)
-		loop->fd_count--;
+	loop_fd_standing(loop, &loop->signal_watch);
 	return 0;
 }
 

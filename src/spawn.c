@@ -115,10 +115,11 @@ static int64_t spawn_ns(const struct timeval *time)
 static bool spawn_look(struct spawn *child)
 {
 	siginfo_t info = {.si_pid = 0};
-	struct rusage usage;
+	struct rusage usage = {.ru_maxrss = 0};
 	long n = syscall(SYS_waitid, P_PIDFD, child->pidfd, &info, WEXITED | WNOWAIT | WNOHANG,
 			 &usage);
-	if (n == -1 || info.si_pid == 0)
+	/* Any other failure would come again at once: it has ended, and how nobody can tell. */
+	if (n == -1 ? errno == EINTR : info.si_pid == 0)
 		return false;
 	bool exited = info.si_code == CLD_EXITED;
 	child->result = (struct spawn_result){
