@@ -131,9 +131,12 @@ end
 function config.load(options)
   options = options or {}
   local load = new_load(options)
-  local paths, named_by = files.find { config = options.config, env = load.env, etc = options.etc }
+  local paths, named_by, closed = files.find { config = options.config, env = load.env, etc = options.etc }
   local raw
   load.files = paths
+  for _, why in ipairs(closed or {}) do
+    load.warnings[#load.warnings + 1] = schema.problem(("%s; going on without a configuration from there"):format(why))
+  end
   raw, load.marks, load.problems = files.load(paths, named_by)
   if #load.problems > 0 then return nil, load.problems, load.warnings end
 

@@ -290,6 +290,18 @@ describe("files", function()
     assert.equal("/flag", found { config = write("flag.yaml", good:format("/flag")) })
   end)
 
+  it("may be in a place that is closed to us: that is told, and the next place looked at", function()
+    fs.symlink("loop", dir .. "/loop") -- closed to root, too
+    write("etc/worker.yaml", good:format("/etc"))
+    local conf, _, warnings = load { env = { HOME = dir .. "/loop" } }
+    assert.equal("/etc", conf.servers[1].conf.dir)
+    assert.equal(1, #warnings)
+    assert.matches("loop/%.config/worker/worker%.yaml: .*going on without", tostring(warnings[1]))
+    conf, _, warnings = load { etc = dir .. "/loop", flags = { protocol = "local" }, protocol_flags = { dir = "/x" } }
+    assert.equal("/x", conf.servers[1].conf.dir)
+    assert.equal(2, #warnings)
+  end)
+
   it("that somebody named must be there", function()
     assert.matches("/absent%.yaml: No such file.*%(given by %-%-config%)$",
       dir_of(load { config = dir .. "/absent.yaml" }))

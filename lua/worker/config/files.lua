@@ -2,7 +2,8 @@
 --
 -- The first place that has a file wins: --config, WORKER_CONFIG, the person's own
 -- ($XDG_CONFIG_HOME), the machine's (/etc/worker), and only the last one has a conf.d beside it.
--- A file that somebody named has to be there; the others may be missing.
+-- A file that somebody named has to be there; the others may be missing, or in a place that is closed
+-- to us, as another user's HOME that su and setpriv leave in the environment.
 
 local fs = require "worker.fs"
 local schema = require "worker.schema"
@@ -13,9 +14,16 @@ local files = {}
 
 local FILE_MOST = 1 << 20
 
-local function conf_d(dir)
+-- What `look` finds; where looking is not allowed nothing, and it is noted why.
+local function look_at(closed, look, path)
+  local ok, found = task.try(look, path)
+  if ok then return found end
+  closed[#closed + 1] = tostring(found)
+end
+
+local function conf_d(closed, dir)
   local paths = {}
-  for _, name in ipairs(fs.list(dir) or {}) do
+  for _, name in ipairs(look_at(closed, fs.list, dir) or {}) do
     if name:find("^[^.].*%.ya?ml$") then paths[#paths + 1] = fs.join(dir, name) end
   end
   table.sort(paths)
@@ -28,18 +36,18 @@ local function own_file(env)
   return dir and fs.join(dir, "worker", "worker.yaml")
 end
 
---- `files.find(options)`: the paths to read, in order; and, when a person named one, who named it.
--- Options: config (from --config), env(name), etc ("/etc/worker").
+--- `files.find(options)`: the paths to read, in order; when a person named one, who named it; else a list
+-- of why places could not be looked at. Options: config (from --config), env(name), etc ("/etc/worker").
 function files.find(options)
   if options.config then return { options.config }, "--config" end
   local named = options.env("WORKER_CONFIG")
   if named then return { named }, "WORKER_CONFIG" end
-  local own = own_file(options.env)
-  if own and fs.exists(own) then return { own } end
+  local own, closed = own_file(options.env), {}
+  if own and look_at(closed, fs.exists, own) then return { own } end
   local etc = options.etc or "/etc/worker"
-  local main, more = fs.join(etc, "worker.yaml"), conf_d(fs.join(etc, "conf.d"))
-  if fs.exists(main) then table.insert(more, 1, main) end
-  return more
+  local main, more = fs.join(etc, "worker.yaml"), conf_d(closed, fs.join(etc, "conf.d"))
+  if look_at(closed, fs.exists, main) then table.insert(more, 1, main) end
+  return more, nil, closed
 end
 
 -- ---- merging ----
