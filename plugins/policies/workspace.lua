@@ -58,6 +58,7 @@ local home_meta = { __index = {} }
 -- be locked, that would go on for ever.
 local function settle(home)
   fs.mkdir(home.root, { parents = true, mode = PRIVATE })
+  home.root = fs.realpath(home.root) -- a job is told its place, and goes elsewhere
   sweep(home.root)
   for _ = 1, SETTLE_TRIES do
     home.folder = fs.temp_dir(fs.join(home.root, "worker-jobs-"))
@@ -68,7 +69,7 @@ local function settle(home)
     remove(home.folder)
   end
   if not home.lock then err.raise("file", home.root .. ": no folder can be locked there") end
-  home.kept, home.free = cgroup.keep("dir", fs.realpath(home.folder)), {}
+  home.kept, home.free = cgroup.keep("dir", home.folder), {}
 end
 
 function home_meta.__index:close()
@@ -141,7 +142,7 @@ function workspace.run(conf, next, own)
     end
     local slate = take(home)
     ctx.workdir = slate.path
-    local use <close> = setmetatable({ conf = conf, root = root, home = home, slate = slate, job = job, ctx = ctx },
+    local use <close> = setmetatable({ conf = conf, root = home.root, home = home, slate = slate, job = job, ctx = ctx },
       leaving)
     use.result = next(job, ctx)
     return use.result
