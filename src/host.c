@@ -2,7 +2,8 @@
  *
  * Memory: every allocation of Lua passes host_alloc, which knows two ceilings: one for the whole
  * state, and one for what a single burst (a task between two parks) may gain.  The second makes
- * the greedy task fail before its neighbours do.
+ * the greedy task fail before its neighbours do.  When the system itself has none left, again and
+ * again, the loop is stopped.
  *
  * Time: a count hook that is always on would make every Lua instruction slower, so there is none.
  * A timer on this thread's CPU clock ticks only while the thread computes (an idle worker is never
@@ -44,6 +45,11 @@
  * once. */
 #define HOST_LARGE	 ((size_t)16 * 1024 * 1024)
 #define HOST_LARGE_PAUSE 110
+/* So many refusals of so little (each is two: Lua collects its garbage and asks again) mean that
+ * there is no memory, not that somebody wanted too much. */
+#define HOST_MODEST	  ((size_t)64 * 1024)
+#define HOST_REFUSED_MOST 6
+#define HOST_EXIT_MEMORY  71
 
 struct host_kind {
 	const char *what;
@@ -61,6 +67,7 @@ struct host {
 	int pause;	     /* of the collector, between two rounds */
 	char oom_where[160]; /* where the last refused allocation was asked for */
 	bool oom;	     /* and nobody has read it yet */
+	int refused;	     /* modest allocations in a row that the system refused */
 
 	lua_State *volatile burst_co; /* what runs now, for the tick */
 	volatile sig_atomic_t ticks;  /* ticks seen in this burst */
@@ -99,6 +106,18 @@ static bool host_affords(struct host *host, size_t grow)
 	       host->burst_gain + (int64_t)grow <= (int64_t)options->burst_ceiling;
 }
 
+/* A task that cannot have what it wants fails, and the others go on.  Where nobody gets anything
+ * any more they cannot: not even a signal would be heard. */
+static void host_refused(struct host *host, size_t size)
+{
+	if (size > HOST_MODEST || ++host->refused != HOST_REFUSED_MOST)
+		return;
+	log_at(LOG_LEVEL_ERROR, "worker.memory",
+	       "the system gives no memory any more; the worker ends, and its jobs with it");
+	host_exit_set(host, HOST_EXIT_MEMORY);
+	loop_stop(host->options.loop);
+}
+
 static void *host_alloc(void *ud, void *ptr, size_t old_size, size_t size)
 {
 	struct host *host = ud;
@@ -115,8 +134,12 @@ static void *host_alloc(void *ud, void *ptr, size_t old_size, size_t size)
 		return NULL;
 	}
 	void *fresh = pool_resize(&host->pool, ptr, old, size);
-	if (fresh == NULL)
+	if (fresh == NULL) {
+		host_refused(host, size);
 		return NULL;
+	}
+	if (size > POOL_SMALL)
+		host->refused = 0;
 	host->memory += size - old;
 	host->burst_gain += (int64_t)size - (int64_t)old;
 	if (host->memory > host->peak)

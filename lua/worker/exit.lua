@@ -15,7 +15,7 @@ exit.MEANINGS = {
   { 65, "the job given to `worker exec` is malformed" },
   { 69, "the orchestrator cannot be reached" },
   { 70, "a bug in the worker or in a plugin" },
-  { 71, "no process can be started" },
+  { 71, "no process can be started, or the system gives no memory" },
   { 74, "a file or disk fails" },
   { 75, "a passing problem: start again" },
   { 76, "the orchestrator says what nobody can read" },
