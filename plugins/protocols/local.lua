@@ -246,7 +246,7 @@ function local_.claim(self)
   until not self.conf.once or adopt_from_the_dead(self) == 0
   if self.conf.once then return "end" end
   if self.watch:wait(WATCH) == "gone" or not fs.exists(self.inbox) then furnish(self) end
-  return nil
+  return nil, 0 -- it has waited already: whoever paused now would not see what is dropped
 end
 
 -- The contract -----------------------------------------------------------------------------------------

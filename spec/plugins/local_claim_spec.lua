@@ -99,6 +99,15 @@ describe("a claim of the protocol local", function()
     assert.same({ "a" }, list "done")
   end)
 
+  it("that brought nothing is followed by the next at once, so that a file is seen when it is dropped", function()
+    local worker = open()
+    local pauses = {}
+    local claim = plugin.policy("backoff").claim(worker.claim)
+    local ctx = { pause = function(seconds) pauses[#pauses + 1] = seconds return true end }
+    for _ = 1, 5 do assert.is_nil((claim(ctx))) end
+    assert.same({}, pauses)
+  end)
+
   it("does not blame a file for what this worker lacks", function()
     local worker = open()
     drop "a.sh"
