@@ -40,6 +40,8 @@ local_.config = {
 local WATCH = 30      -- how long a claim waits for a file
 local LOOK_AGAIN = 30 -- how often it is looked whether another worker has died
 
+local LIST_FIRST = 10000
+
 -- Beside it there must be room for the names of what belongs to it.
 local NAME_MOST = 200
 
@@ -176,11 +178,16 @@ end
 
 -- Claiming -------------------------------------------------------------------------------------------
 
+-- Some at a time; but what is no job file must not hide those that are.
 local function inbox_of(self)
-  local names = {}
-  for _, name in ipairs(fs.list(self.inbox) or {}) do
-    if jobfile.is(name) then names[#names + 1] = name end
-  end
+  local names, most = {}, LIST_FIRST
+  repeat
+    local list, more = fs.list(self.inbox, { most = most })
+    for _, name in ipairs(list or {}) do
+      if jobfile.is(name) then names[#names + 1] = name end
+    end
+    most = most * 10
+  until #names > 0 or list == nil or not more
   table.sort(names, function(a, b) return a > b end) -- taken from the end
   return names
 end

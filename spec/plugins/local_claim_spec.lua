@@ -108,6 +108,20 @@ describe("a claim of the protocol local", function()
     assert.same({}, pauses)
   end)
 
+  it("finds a job behind ten thousand files that are none", function()
+    local worker = open { once = true }
+    drop "a.sh"
+    local real = fs.list
+    fs.list = function(path, options) -- in the order that a directory happens to have
+      if path:find("inbox$") and (options or {}).most == 10000 then return { "other" }, true end
+      return real(path, options)
+    end
+    local ok, job = pcall(worker.claim)
+    fs.list = real
+    assert.is_true(ok)
+    assert.equal("a", job.id)
+  end)
+
   it("does not blame a file for what this worker lacks", function()
     local worker = open()
     drop "a.sh"
