@@ -17,6 +17,10 @@ worker=$(realpath "$1"); shift
 [ $# -gt 0 ] || set -- exec local events http_spec sock_spec spawn_spec journal_spec json_spec yaml_spec
 STEP=${STEP:-1} FROM=${FROM:-1} TO=${TO:-100000} MODE=${MODE:-}
 PATIENCE=20
+# How long one that was asked to end may take: where nothing can be written any more the results of its
+# jobs are tried until the time to stop is over.
+LAST=3
+[ -z "$MODE" ] || LAST=20
 top=$(mktemp -d "${TMPDIR:-/tmp}/worker-faults-XXXXXX")
 trap 'rm -rf "$top"' EXIT
 trap 'exit 130' INT TERM
@@ -26,7 +30,7 @@ export LSAN_OPTIONS=print_suppressions=0:suppressions=$top/suppressed
 
 # limited COMMAND...: ended after PATIENCE; a loop that still turns ends by TERM, with its own code.
 limited() {
-  timeout -k 3 $PATIENCE env WORKER_FAULT="$n$MODE" WORKER_FAULT_TO="$dir/fault" \
+  timeout -k $LAST $PATIENCE env WORKER_FAULT="$n$MODE" WORKER_FAULT_TO="$dir/fault" \
     ASAN_OPTIONS="detect_leaks=1:exitcode=97:log_path=$dir/report" \
     UBSAN_OPTIONS=print_stacktrace=1 "$@" >"$dir/out" 2>&1
 }
@@ -45,7 +49,8 @@ run_local() {
   echo "echo ran >> $dir/a.ran" >"$dir/inbox/a.sh"
   echo "echo ran >> $dir/b.ran; exit 3" >"$dir/inbox/b.sh"
   printf 'servers: [ { protocol: local, dir: . } ]\nevents: [ %s ]\n' "${1:-}" >"$dir/worker.yaml"
-  limited "$worker" --config "$dir/worker.yaml" --once --workspace "$dir/work" "$here/plugins"
+  limited "$worker" --config "$dir/worker.yaml" --once --shutdown-timeout 1s \
+    --workspace "$dir/work" "$here/plugins"
   code=$?
   [ $code != 124 ] || [ -n "$MODE" ] || blame "a hang"
   for job in a b; do
