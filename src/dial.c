@@ -273,6 +273,9 @@ static void dial_setup_tls(const struct dial *dial, const struct dial_options *o
 		curl_easy_setopt(easy, CURLOPT_SSLCERT, options->cert);
 	if (options->key != NULL)
 		curl_easy_setopt(easy, CURLOPT_SSLKEY, options->key);
+	/* Without one OpenSSL would ask for it at the terminal, and the loop would stand still. */
+	curl_easy_setopt(easy, CURLOPT_KEYPASSWD,
+			 options->key_password != NULL ? options->key_password : "");
 }
 
 /* The URL names whom the certificate must belong to; CONNECT_TO says where that is. */

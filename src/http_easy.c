@@ -136,7 +136,9 @@ static void http_easy_tls(CURL *easy, const struct http_config *config, bool *fa
 	curl_easy_setopt(easy, CURLOPT_SSLVERSION, http_easy_tls_version(config->tls_min));
 	http_easy_text(easy, CURLOPT_SSLCERT, config->cert, failed);
 	http_easy_text(easy, CURLOPT_SSLKEY, config->key, failed);
-	http_easy_text(easy, CURLOPT_KEYPASSWD, config->key_password, failed);
+	/* Without one OpenSSL would ask for it at the terminal, and the loop would stand still. */
+	http_easy_text(easy, CURLOPT_KEYPASSWD,
+		       config->key_password != NULL ? config->key_password : "", failed);
 }
 
 static long http_easy_seconds(int64_t ns)

@@ -407,6 +407,7 @@ static void conn_tls_options(lua_State *L, struct dial_options *options)
 		options->ca_dir = door_string(L, tls, "ca_dir", NULL, NULL);
 		options->cert = door_string(L, tls, "cert", NULL, NULL);
 		options->key = door_string(L, tls, "key", NULL, NULL);
+		options->key_password = door_string(L, tls, "key_password", NULL, NULL);
 		options->name = door_string(L, tls, "name", NULL, NULL);
 		options->tls_min = door_string(L, tls, "min", NULL, NULL);
 		options->insecure = door_bool(L, tls, "insecure", false);

@@ -15,6 +15,7 @@
 local call = require "worker.grpc.call"
 local core = require "worker.core.h2"
 local err = require "worker.error"
+local secret = require "worker.secret"
 local server = require "worker.grpc.server"
 local sock = require "worker.sock"
 local status = require "worker.grpc.status"
@@ -58,10 +59,11 @@ local KNOWN = { target = true, tls = true, authority = true, metadata = true, co
 local function offering_h2(tls)
   local all = { alpn = "h2" }
   for name, value in pairs(type(tls) == "table" and tls or {}) do all[name] = value end
+  all.key_password = secret.reveal(all.key_password)
   return all
 end
 
---- `grpc.client{ target= }`: nothing is connected yet.  Options: tls (as sock.connect has it),
+--- `grpc.client{ target= }`: nothing is connected yet.  Options: tls (as sock.connect has it; for TCP),
 -- timeout (30 s, of a unary call), connect_timeout (10 s), max_send and max_receive (100 MiB, of one
 -- message), max_header (16 KiB), window (1 MiB that one stream may hold unread), metadata, authority,
 -- user_agent, codec(path) -> {encode=, decode=}, on_state(state, why).
@@ -74,6 +76,9 @@ function grpc.client(options)
   end
   for name, value in pairs(USUAL) do self[name] = options[name] or value end
   self.tls = options.tls and offering_h2(options.tls)
+  if self.tls and self.place.unix then
+    err.raise("config", ("grpc: %s: there is no TLS over a Unix socket; name host:port, or leave tls out"):format(options.target))
+  end
   self.metadata, self.codec, self.on_state = options.metadata, options.codec, options.on_state
   self.proxy, self.target = options.proxy, options.target
   self.authority = options.authority or self.place.authority

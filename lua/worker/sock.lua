@@ -28,8 +28,8 @@ local sock = {}
 
 --- `sock.connect{ address="host:port" | unix="/path" | unix="@abstract" }`: a connection, or an
 -- error of kind "transport".  `timeout` (10 s) covers all of it, name to TLS.  `tls = true`, or a
--- table with ca_file, ca_dir, cert, key, name (whom the certificate must belong to), min ("1.2",
--- "1.3"), alpn (the protocol to offer: "http/1.1" or "h2"), insecure.  `proxy` overrides what the
+-- table with ca_file, ca_dir, cert, key, key_password, name (whom the certificate must belong to), min
+-- ("1.2", "1.3"), alpn (the protocol to offer: "http/1.1" or "h2"), insecure.  `proxy` overrides what the
 -- environment says; loopback never uses one.
 -- `user_timeout` (60 s): how long sent bytes may stay unacknowledged.
 sock.connect = core.connect

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """gRPC as others speak it (Debian's python3-grpcio), for spec/e2e/grpc_peer_spec.lua.
 
-grpc_peer.py serve ADDRESS [CERT KEY]   serves /x.Y/...; prints "up", ends with its stdin
-grpc_peer.py call TARGET                calls our server; prints one line per call
+grpc_peer.py serve ADDRESS [CERT KEY [CA]]   serves /x.Y/... (CA: to those who show a certificate of it);
+                                             prints "up", ends with its stdin
+grpc_peer.py call TARGET                     calls our server; prints one line per call
 """
 import sys
 import threading
@@ -54,18 +55,28 @@ class Service(grpc.GenericRpcHandler):
         return {
             "Echo": unary(lambda request, context: request),
             "Big": unary(lambda request, context: b"x" * int(request)),
-            "No": unary(no), "Slow": unary(slow), "Meta": unary(meta),
+            "No": unary(no), "Slow": unary(slow), "Meta": unary(meta), "Who": unary(who),
             "Shout": stream(shout), "First": stream(first), "Early": stream(early),
             "Flood": grpc.unary_stream_rpc_method_handler(flood),
         }.get(details.method.split("/")[-1])
 
 
-def serve(address, cert=None, key=None):
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def who(request, context):
+    names = context.peer_identities() or (b"nobody",)
+    return names[0]
+
+
+def serve(address, cert=None, key=None, ca=None):
     server = grpc.server(futures.ThreadPoolExecutor(32), options=MOST)
     server.add_generic_rpc_handlers((Service(),))
     if cert:
-        pair = (open(key, "rb").read(), open(cert, "rb").read())
-        port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        trust = grpc.ssl_server_credentials([(read(key), read(cert))], ca and read(ca), ca is not None)
+        port = server.add_secure_port(address, trust)
     else:
         port = server.add_insecure_port(address)
     server.start()
