@@ -1,6 +1,8 @@
 -- gRPC over TLS with a server of somebody else's (Python's grpcio): whom a client trusts, and who it is.
+local baaaht = require "spec.support.baaaht"
 local fs = require "worker.fs"
 local grpc = require "worker.grpc"
+local plugin = require "spec.support.plugin"
 local process = require "worker.process"
 local program = require "spec.support.program"
 local scratch = require "spec.support.scratch"
@@ -163,5 +165,29 @@ describe("gRPC over TLS, with a server that does not speak HTTP/2, #realtime", f
     local why = talk.failure(ask, port_of(child, "ACCEPT %S-:(%d+)"), tls_of())
     assert.equal("tls", why.reason)
     assert.matches("application protocol", why.message)
+  end)
+end)
+
+-- A served one is reached through what ends TLS in front of it.
+describe("baaaht over TLS #realtime", function()
+  local function relay_to(address)
+    local child = child_of { "/usr/bin/python3", fs.realpath "spec/support/tls_relay.py", "server.pem", "server.key",
+      address:match "[%w.]+:%d+$" }
+    return child, "localhost:" .. port_of(child, "up (%d+)")
+  end
+
+  it("runs tasks", function()
+    local fake = baaaht.fake { jobs = { "echo hi" } }
+    local child <close>, target = relay_to(fake.url) -- luacheck: ignore child
+    local worker = baaaht.worker(fake, { orchestrator_addr = target, tls = { ca = dir:path "ca.pem" } }, {
+      run = function() return { state = "success", exit_code = 0 } end })
+    assert.equal("COMPLETED", baaaht.said(baaaht.ended(fake, 1)))
+    worker:stop()
+  end)
+
+  it("says at the configuration that a Unix socket has none", function()
+    local ok, why = pcall(plugin.get, "protocol", "baaaht", { tls = { enabled = true } })
+    assert.is_false(ok)
+    assert.matches("orchestrator_addr: .*no TLS over a Unix socket", why)
   end)
 end)

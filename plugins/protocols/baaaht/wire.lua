@@ -1,4 +1,5 @@
 -- The calls of baaaht's AgentService, over one connection that has a state with a name.
+local config = require "baaaht.config"
 local err = require "worker.error"
 local grpc = require "worker.grpc"
 local log = require "worker.log"
@@ -42,7 +43,7 @@ end
 local function new_client(self)
   local conf, client = self.conf, nil
   client = grpc.client {
-    target = conf.orchestrator_addr, timeout = conf.rpc_timeout, connect_timeout = conf.dial_timeout,
+    target = conf.orchestrator_addr, tls = config.tls(conf), timeout = conf.rpc_timeout, connect_timeout = conf.dial_timeout,
     max_receive = conf.max_recv_msg_size, max_send = conf.max_send_msg_size, codec = codec,
     on_state = function(state, why)
       if client == self.client then heard(self, state, why) end
