@@ -599,6 +599,43 @@ describe("baaaht's connection", function()
     assert.matches("10\n$", table.concat(row.told.stdout))
   end)
 
+  -- One that takes nothing for so long, and then all.
+  local function pausing(seconds)
+    return function(_, _, go)
+      task.sleep(seconds)
+      return go()
+    end
+  end
+
+  it("on which output is taken late: signs of life give way to it, none of it is lost", function()
+    local fake = baaaht.fake { jobs = { "one" } }
+    fake:bend("StreamTask", pausing(8))
+    local large = ("x"):rep(32 * 1024)
+    baaaht.worker(fake, { task_poll = "100ms" }, { run = function(_, ctx)
+      for _ = 1, 32 do ctx.log("stdout", large) end -- one window: the last one waits in part
+      task.sleep(3) -- signs of life come in between
+      ctx.log("stdout", "the end")
+      task.sleep(8)
+      return { state = "success", exit_code = 0 }
+    end })
+    local row = ended(fake, 1)
+    assert.equal("COMPLETED", said(row))
+    assert.equal(#large * 32 + 7, #table.concat(row.told.stdout))
+    assert.same({ 1, 1 }, { row.told.streams, row.told.ends })
+  end)
+
+  it("on which a stream takes nothing any more, while heartbeats are answered: it is opened anew", function()
+    local fake = baaaht.fake { jobs = { "one" } }
+    fake:bend("StreamTask", pausing(100000))
+    baaaht.worker(fake, { rpc_timeout = "5s" }, { run = function(_, ctx)
+      for _ = 1, 64 do ctx.log("stdout", ("x"):rep(32 * 1024)) end
+      return { state = "success", exit_code = 0 }
+    end })
+    local row = ended(fake, 1)
+    assert.equal("COMPLETED", said(row))
+    assert.equal(1, row.told.ends)
+  end)
+
   it("on which odd things are said: fields and values that nobody knows, no task, bytes that are none", function()
     local fake = baaaht.fake()
     local function raw(bytes)

@@ -45,8 +45,8 @@ end
 
 --- `report.open(link, id)`: the stream of a task.
 function report.open(link, id)
-  local self = setmetatable({ id = id, call = link:stream "StreamTask", ended = task.signal(), timeout = link.conf.rpc_timeout },
-    meta)
+  local self = setmetatable({ id = id, call = link:stream "StreamTask", ended = task.signal(), turn = task.semaphore(1),
+    timeout = link.conf.rpc_timeout }, meta)
   self.reader = task.start(read_all, self)
   local ok, why = pcall(self.send, self, status("TASK_STATE_RUNNING"))
   if ok then return self end
@@ -62,23 +62,35 @@ local function failure(self)
   return self.why or err.new("transport", "the orchestrator has ended the stream of the task")
 end
 
---- `stream:send(message)`: raises why the stream has ended, if it has.
+-- A stream that is stuck is over: the next word opens another one.
+local function give_up(self, words)
+  self.over, self.why = true, err.new("transport", words, { reason = "timeout" })
+  error(self.why, 0)
+end
+
+--- `stream:send(message)`: raises why the stream has ended, if it has.  One speaks at a time; an orchestrator
+-- that takes nothing for rpc_timeout is not waited for.
 function methods:send(message)
+  local turn <close> = self.turn:take() -- luacheck: ignore turn
   message.task_id = self.id
-  if not self.over and self.call:send(message) then
+  local in_time, taken = true, false
+  if not self.over then in_time, taken = task.within(self.timeout, self.call.send, self.call, message) end
+  if not in_time then give_up(self, "the orchestrator takes nothing on the stream of the task") end
+  if taken then
     self.spoke = time.mono()
     return
   end
-  self.ended:wait(self.timeout)
+  if not self.over then self.ended:wait(self.timeout) end
   error(failure(self), 0)
 end
 
 --- `stream:finish()`: nothing more will be said; waits until the orchestrator has taken it all.
 function methods:finish()
-  self.call:close_send()
-  local until_ = time.mono() + self.timeout
-  while not self.over and time.mono() < until_ do self.ended:wait(until_ - time.mono()) end
-  if not self.over then err.raise("transport", "the orchestrator does not end the stream of the task", { reason = "timeout" }) end
+  local in_time = task.within(self.timeout, function()
+    self.call:close_send()
+    while not self.over do self.ended:wait() end
+  end)
+  if not in_time then give_up(self, "the orchestrator does not end the stream of the task") end
   if self.why then error(failure(self), 0) end
 end
 
@@ -108,9 +120,10 @@ function methods:progress(percent, message, details)
   self:send { progress = { percent = percent, message = message or "", details = details } }
 end
 
---- `stream:heartbeat(seconds)`: a sign of life, unless something was said in the last seconds.
+--- `stream:heartbeat(seconds)`: a sign of life, unless something was said in the last seconds or waits to be
+-- taken: whoever looks whether the task was cancelled does not wait for that.
 function methods:heartbeat(seconds)
-  if time.mono() - self.spoke >= seconds then self:send { heartbeat = {} } end
+  if time.mono() - self.spoke >= seconds then task.within(0, self.send, self, { heartbeat = {} }) end
 end
 
 -- How it ended -----------------------------------------------------------------------------------------------
