@@ -38,7 +38,7 @@ struct dial_options {
 	const char *name; /* the name the certificate must carry, when it is not the host */
 	const char *ca_file, *ca_dir, *cert, *key;
 	const char *key_password; /* NULL: the key has none; nobody is asked */
-	const char *tls_min; /* "1.2" (also when NULL) or "1.3" */
+	const char *tls_min;	  /* "1.2" (also when NULL) or "1.3" */
 };
 
 struct dial;

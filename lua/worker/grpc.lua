@@ -69,7 +69,7 @@ end
 -- user_agent, codec(path) -> {encode=, decode=}, on_state(state, why).
 function grpc.client(options)
   local self = setmetatable({
-    place = target.parse(options.target), state_now = "idle", links = {}, gate = task.semaphore(1), attempts = 0,
+    place = target.parse(options.target), state_now = "idle", links = {},
   }, client)
   for name in pairs(options) do
     if not KNOWN[name] and not USUAL[name] then error("grpc: a client has no option '" .. tostring(name) .. "'", 2) end
@@ -107,48 +107,61 @@ local function watch(self, link)
   if self.state_now ~= "shutdown" then set_state(self, "transient_failure", why) end
 end
 
-local function dial(self, seconds)
+local function dial(self)
   local conn = sock.connect {
     unix = self.place.unix, address = self.place.address, tls = self.tls, proxy = self.proxy,
-    timeout = math.min(self.connect_timeout, seconds or math.huge),
+    timeout = self.connect_timeout,
   }
   return core.open(conn, { max_header = self.max_header, window = self.window, max_streams = 0 })
 end
 
-local function connect(self, seconds)
-  set_state(self, "connecting")
-  self.attempts = self.attempts + 1
-  local ok, link = task.try(dial, self, seconds)
+local function closed()
+  return err.new("transport", "grpc: the client is closed", { reason = "closed", sent = false })
+end
+
+-- The connection, or nil and why there is none.
+local function connect(self)
+  local ok, link = pcall(dial, self)
+  self.dialling = nil
   if self.state_now == "shutdown" then
     if ok then link:close() end
-    err.raise("transport", "grpc: the client is closed", { reason = "closed", sent = false })
+    return nil, closed()
   elseif not ok then
     if err.is(link, "transport") then link.sent = false end
-    self.failure = link
     set_state(self, "transient_failure", link)
-    error(link, 0)
+    return nil, link
   end
-  self.failure, self.link = nil, link
+  self.link = link
   self.links[link] = task.start(watch, self, link)
   set_state(self, "ready")
   return link
 end
 
--- The connection for a new call.  Many may ask at once; one dials, and if it fails, it has failed for
--- all who waited for it.
+-- What a task of `connect` comes to, within the time that the caller has.
+local function joined(dialling, seconds)
+  if not seconds then return true, dialling:join() end
+  return task.within(seconds, dialling.join, dialling)
+end
+
+-- The connection for a new call.  One attempt serves all who ask meanwhile; it has its own time, and each of
+-- them the time of its call.
 function client:connection(seconds)
   local link = self.link
   if link and not link:is_going() then return link end
-  if self.state_now == "shutdown" then
-    err.raise("transport", "grpc: the client is closed", { reason = "closed", sent = false })
+  if self.state_now == "shutdown" then error(closed(), 0) end
+  if not self.dialling then
+    self.link = nil -- the end of the old one is no news of the new one
+    set_state(self, "connecting")
+    self.dialling = task.start(connect, self)
   end
-  local seen = self.attempts
-  local turn <close> = self.gate:take() -- luacheck: ignore turn
-  link = self.link
-  if link and not link:is_going() then return link end
-  if self.attempts ~= seen and self.failure then error(self.failure, 0) end
-  self.link = nil -- the end of the old one is no news of the new one
-  return connect(self, seconds)
+  local in_time, ok, found, why = joined(self.dialling, seconds)
+  if not in_time then
+    err.raise("transport", ("connecting to %s: no connection within the time allowed"):format(self.target),
+      { reason = "timeout", sent = false })
+  elseif ok and found then
+    return found
+  end
+  error(ok and why or closed(), 0)
 end
 
 --- `client:connect([seconds])`: connect now, instead of with the first call.
@@ -173,6 +186,11 @@ end
 --- `client:close()`: say goodbye and end the connection; calls under way fail.
 function client:close()
   set_state(self, "shutdown")
+  local dialling = self.dialling
+  if dialling then
+    dialling:cancel "the client is closed"
+    task.shield(dialling.join, dialling)
+  end
   for link, watcher in pairs(self.links) do
     link:close()
     task.shield(watcher.join, watcher)

@@ -156,7 +156,7 @@ empty b''
 large 20000000
 no 'NOT_FOUND: no: 100 % ä\n'
 unknown UNIMPLEMENTED: unknown method /a.B/Nothing
-slow DEADLINE_EXCEEDED: Deadline Exceeded
+slow DEADLINE_EXCEEDED
 gzip UNIMPLEMENTED: compression is not offered
 shout b'A  B'
 meta [b'x'] t b'\x00\xff'

@@ -1,6 +1,7 @@
 local err = require "worker.error"
 local grpc = require "worker.grpc"
 local protobuf = require "worker.protobuf"
+local sock = require "worker.sock"
 local talk = require "spec.support.talk"
 local task = require "worker.task"
 
@@ -272,6 +273,62 @@ describe("a client without a server", function()
       assert.matches("^/a.B/C: ", failures[i].message)
     end
     assert.equal("transient_failure", client:state())
+  end)
+
+  -- A listener whose queue is full: connecting has to wait until somebody is taken from it.
+  local function crowded(fn)
+    local path = talk.path "crowded"
+    local listener <close> = sock.listen { unix = path, backlog = 1 }
+    local crowd = { sock.connect { unix = path }, sock.connect { unix = path } }
+    local client <close> = grpc.client { target = "unix:" .. path }
+    fn(client, function()
+      for _ = 1, #crowd do listener:accept():close() end
+      return listener:accept()
+    end)
+    talk.close(table.unpack(crowd))
+  end
+
+  it("lets each call wait as long as it may, and no longer, whoever has begun to connect", function()
+    crowded(function(client)
+      local ends = {}
+      local function calls(name, timeout)
+        return function()
+          local why = talk.failure(client.call, client, "/a.B/C", "", { timeout = timeout })
+          ends[#ends + 1] = name .. " " .. why.reason
+        end
+      end
+      task.all { calls("patient", 5), calls("hasty", 1), function()
+        task.sleep(2)
+        calls("late", 1)()
+      end }
+      assert.same({ "hasty timeout", "late timeout", "patient timeout" }, ends)
+    end)
+  end)
+
+  it("does not fail a call because another one that waits beside it has no time left", function()
+    crowded(function(client, make_room)
+      local conn
+      task.all { function() talk.failure(client.call, client, "/a.B/C", "", { timeout = 1 }) end, function()
+        client:connect(20)
+        assert.equal("ready", client:state())
+      end, function()
+        task.sleep(2)
+        conn = make_room()
+      end }
+      conn:close()
+    end)
+  end)
+
+  it("stops connecting when it is closed, and tells who waits", function()
+    crowded(function(client)
+      local why
+      task.all { function() why = talk.failure(client.connect, client) end, function()
+        task.sleep(1)
+        client:close()
+      end }
+      assert.same({ "transport", "closed", false }, { why.kind, why.reason, why.sent })
+      assert.equal("shutdown", client:state())
+    end)
   end)
 
   it("refuses a target that is none", function()

@@ -63,8 +63,8 @@ local function failure(self)
 end
 
 -- A stream that is stuck is over: the next word opens another one.
-local function give_up(self, words)
-  self.over, self.why = true, err.new("transport", words, { reason = "timeout" })
+local function give_up(self, why)
+  self.over, self.why = true, err.new("transport", why, { reason = "timeout" })
   error(self.why, 0)
 end
 
