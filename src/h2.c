@@ -184,8 +184,13 @@ static enum sock_result h2_write(struct h2 *h2)
 static void h2_flush(void *arg)
 {
 	struct h2 *h2 = arg;
-	if (h2->session == NULL || h2->sock->writer.waiting)
+	if (h2->session == NULL)
 		return;
+	if (h2->sock->writer.waiting) {
+		if (h2->reason != NULL)
+			h2_end(h2); /* nothing can be said any more */
+		return;
+	}
 	enum sock_result result = h2->mute ? SOCK_WAIT : SOCK_DONE;
 	while (h2_pump(h2), result == SOCK_DONE && buf_size(&h2->out) > 0)
 		result = h2_write(h2);
@@ -205,13 +210,14 @@ static void h2_flush(void *arg)
 
 /* --- receiving --- */
 
-/* A peer that asks for answers and does not read them would make us keep them all. */
-static void h2_check_queue(struct h2 *h2)
+/* A peer that asks for answers and does not read them would make us keep them all; so would one
+ * that allows no streams, of which those that were given up stay in the queue. */
+void h2_check_queue(struct h2 *h2)
 {
 	if (nghttp2_session_get_outbound_queue_size(h2->session) <= H2_QUEUE_MOST + 2 * h2->count)
 		return;
 	nghttp2_session_terminate_session(h2->session, NGHTTP2_ENHANCE_YOUR_CALM);
-	h2_note(h2, "protocol", "the other side does not read the answers it asks for");
+	h2_note(h2, "protocol", "the other side takes nothing of what waits for it");
 }
 
 static void h2_feed(struct h2 *h2, const char *bytes, size_t n)

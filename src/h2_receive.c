@@ -125,7 +125,7 @@ static int h2_on_frame(nghttp2_session *session, const nghttp2_frame *frame, voi
 		h2_headers_complete(h2, stream);
 	if ((frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
 	    (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0)
-		stream->ended = true;
+		stream->ended = !stream->too_much; /* what has a gap has no end */
 	h2_stream_changed(stream);
 	return 0;
 }
@@ -137,9 +137,10 @@ static int h2_on_data(nghttp2_session *session, uint8_t flags, int32_t id, const
 	(void)flags;
 	(void)user;
 	nghttp2_session_consume_connection(session, n);
-	if (stream == NULL)
+	if (stream == NULL || stream->too_much)
 		return 0;
 	if (buf_append(&stream->in, data, n) == -1) {
+		stream->too_much = true;
 		err_errno(&stream->why, "taking in the body");
 		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_INTERNAL_ERROR);
 		return 0;

@@ -171,6 +171,7 @@ static void h2_stream_abort(struct h2_stream *stream, enum h2_end end, uint32_t 
 		return;
 	h2_stream_forget(stream, code);
 	h2_stream_over(stream, end, code);
+	h2_check_queue(h2);
 	h2_pump(h2);
 }
 

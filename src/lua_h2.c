@@ -60,12 +60,17 @@ void lua_h2_poke(struct lua_h2_wait *wait)
 	task_wake(wait->host, wait->token, wait_push, wait);
 }
 
+void lua_h2_alone(lua_State *L, const struct lua_h2_wait *wait)
+{
+	if (wait->waiting)
+		luaL_error(L, "another task waits for this already");
+}
+
 int lua_h2_wait(lua_State *L, struct lua_h2_wait *wait, void *box,
 		bool (*ready)(const struct lua_h2_wait *wait),
 		int (*give)(lua_State *L, struct lua_h2_wait *wait))
 {
-	if (wait->waiting)
-		return luaL_error(L, "another task waits for this already");
+	lua_h2_alone(L, wait);
 	struct task_token token = task_token(L);
 	*wait = (struct lua_h2_wait){.host = host_of(L),
 				     .token = token,

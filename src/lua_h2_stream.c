@@ -232,6 +232,7 @@ static struct lua_h2_stream *read_box(lua_State *L)
 	}
 	lua_Integer n = luaL_checkinteger(L, 2);
 	luaL_argcheck(L, n >= 1 && n <= MESSAGE_MOST, 2, "expected a number of bytes");
+	lua_h2_alone(L, &box->reader); /* before ${most} is set: it would be that task's */
 	return box;
 }
 

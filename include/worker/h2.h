@@ -16,8 +16,9 @@
  *
  * What a peer may cost: max_header bytes of each header block (the first, the trailers), window
  * bytes of body for each open stream (the peer gets a new window as they are taken), max_streams
- * streams at a time; beyond that its answers and acknowledgements that it does not read
- * (H2_QUEUE_MOST frames).  A peer that goes beyond loses the stream, or the connection.
+ * streams at a time; beyond that what it does not read or does not let begin: answers,
+ * acknowledgements, requests that were given up (H2_QUEUE_MOST frames).  A peer that goes beyond
+ * loses the stream, or the connection.
  *
  * No PING is ever sent: some servers take those for an attack.  Whoever wants to know whether the
  * other side lives asks it something, with a deadline.
@@ -92,10 +93,11 @@ struct h2_stream {
 	struct list link, queue;
 	void (*changed)(void *arg);
 	void *arg;
-	size_t header_room;   /* of the block that is being received */
-	bool too_much, owned; /* owned: handed out */
-	size_t want, owed;    /* bytes a reader waits for; bytes not yet given back as window */
-	const char *from;     /* bytes to send, behind those of ${lead} */
+	size_t header_room; /* of the block that is being received */
+	bool too_much;	    /* for us: part of it was not kept, and the stream is being reset */
+	bool owned;	    /* handed out */
+	size_t want, owed;  /* bytes a reader waits for; bytes not yet given back as window */
+	const char *from;   /* bytes to send, behind those of ${lead} */
 	size_t left;
 	char lead[H2_LEAD];
 	size_t lead_size, lead_left;

@@ -42,6 +42,10 @@ struct h2 {
 void h2_soon(struct h2 *h2);
 void h2_pump(struct h2 *h2);
 
+/* h2_check_queue(h2): a peer for whom too much waits loses the connection, which ends with the next
+ * flush.  To be asked wherever something is queued that nobody waits for. */
+void h2_check_queue(struct h2 *h2);
+
 /* h2_receive_callbacks(callbacks): all that takes something in. */
 void h2_receive_callbacks(nghttp2_session_callbacks *callbacks);
 

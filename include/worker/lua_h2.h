@@ -27,7 +27,9 @@ struct lua_h2_wait {
 	size_t most;
 };
 
-/* lua_h2_wait(L, wait, box, ready, give): now, or parked until then. */
+/* lua_h2_alone(L, wait): raises when another task waits already.
+ * lua_h2_wait(L, wait, box, ready, give): now, or parked until then. */
+void lua_h2_alone(lua_State *L, const struct lua_h2_wait *wait);
 int lua_h2_wait(lua_State *L, struct lua_h2_wait *wait, void *box,
 		bool (*ready)(const struct lua_h2_wait *wait),
 		int (*give)(lua_State *L, struct lua_h2_wait *wait));

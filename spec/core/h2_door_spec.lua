@@ -109,6 +109,22 @@ describe("a connection of HTTP/2", function()
     end)
   end)
 
+  it("gives who waits what it waits for, whatever a refused second task wanted", function()
+    local asked, got = stream()
+    task.scope(function(scope)
+      local first
+      scope:spawn(function() first = asked:read_exactly(3) end)
+      task.sleep(1)
+      assert.matches("another task waits", talk.failure(asked.read_exactly, asked, 1))
+      got:respond { ":status", "200" }
+      got:write "a"
+      task.sleep(1)
+      got:write "bc"
+      scope:wait()
+      assert.equal("abc", first)
+    end)
+  end)
+
   it("refuses what makes no headers", function()
     assert.matches("must be strings", talk.failure(near.request, near, { ":method", 1 }))
     local many = {}

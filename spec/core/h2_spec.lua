@@ -491,6 +491,24 @@ describe("a call to a server that", function()
     assert.equal(11, settings)
   end)
 
+  for _, case in ipairs { { "lets no request begin", { [3] = 0 } }, { "reads nothing", {} } } do
+    it(case[1] .. ", is left once thousands of requests were given up", function()
+      local connections = 0
+      local fake = frames.server(function(peer, n)
+        connections = n
+        if case[2][3] then return peer:stay() end
+        task.sleep(1e6)
+      end, { settings = case[2] })
+      local client = client_of(fake, { metadata = { ["x-large"] = ("x~"):rep(4000) } }) -- soon more than the kernel keeps
+      for _ = 1, 5000 do
+        local why = talk.failure(client.call, client, "/a.B/C", "", { timeout = 0.01 })
+        assert.is_true(why.status == "DEADLINE_EXCEEDED" or why.kind == "transport")
+        if connections > 1 then break end
+      end
+      assert.equal(2, connections)
+    end)
+  end
+
   for _, case in ipairs { { "PING", frames.ping() }, { "SETTINGS", frames.settings { [1] = 4096 } } } do
     it("asks with " .. case[1] .. " without end and reads no answer, is left", function()
       local fake = frames.server(function(peer)

@@ -153,7 +153,8 @@ describe("gRPC over TLS, asked who it is, #realtime", function()
         assert.is_false((pcall(web.get, web, "/")))
       end)]]):format(port, port))
     local _, run = task.within(60, process.run, {
-      argv = { "script", "-qec", program.binary .. " spec victim_spec.lua", "/dev/null" }, cwd = dir.root, env = { PATH = sys.env "PATH", HOME = "/tmp" } })
+      argv = { "script", "-qec", program.binary .. " spec victim_spec.lua", "/dev/null" },
+      cwd = dir.root, env = { PATH = sys.env "PATH", HOME = "/tmp" } })
     assert.equal(0, run and run.exit_code, run and run.stdout or "it waits for ever")
   end)
 end)
