@@ -65,6 +65,10 @@ describe("worker.policy", function()
       { mounts = { bind "/home/a/src" } }, { mounts = { bind "/home/a/.ssh/id" } } },
     { "mount.bind.source_not_allowed", { mounts = { denied_bind_sources = { "/home/*/.ssh" } } },
       { mounts = { bind "/srv" } }, { mounts = { bind "/" } } },
+    { "mount.bind.source_not_allowed", { mounts = { denied_bind_sources = { "/home/*/.ssh" } } },
+      { mounts = { bind "/home/a/src/b" } }, { mounts = { bind "/home/a" } } }, -- it has /home/a/.ssh in it
+    { "mount.bind.source_not_allowed", { mounts = { denied_bind_sources = { "*/.ssh" } } },
+      { mounts = { bind "/home/a" } }, { mounts = { bind "/" } } },
     { "mount.bind.source_not_allowed",
       { mounts = { allowed_bind_sources = { "/srv/*" }, denied_bind_sources = { "/srv/secret*" } } },
       { mounts = { bind "/srv/a" } }, { mounts = { bind "/srv/secrets" } } },

@@ -21,18 +21,20 @@ end
 
 -- Directories -----------------------------------------------------------------------------------------
 
--- The directory in front of the first star.
-local function stem_of(pattern)
-  local before = pattern:match("^[^*]*")
-  return #before < #pattern and before:match("^(.*/)") or before
+-- Whether the source is a directory in which, read part by part, something that the pattern names would be.
+local function is_above(source, pattern)
+  local parts = pattern:gmatch("[^/]+")
+  for name in source:gmatch("[^/]+") do
+    local part = parts()
+    if not part or not match.glob(part, name) then return false end
+  end
+  return parts() ~= nil
 end
 
 --- `match.touches(pattern, source)`: whether mounting the source would show anything of what the pattern
 -- names: it, something below it, or a directory it is in.
 function match.touches(pattern, source)
-  if match.glob(pattern, source) or match.glob(fs.join(pattern, "*"), source) then return true end
-  local stem = stem_of(pattern)
-  return stem ~= "" and fs.is_within(stem, source)
+  return match.glob(pattern, source) or match.glob(fs.join(pattern, "*"), source) or is_above(source, pattern)
 end
 
 -- Images ----------------------------------------------------------------------------------------------
