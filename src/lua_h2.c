@@ -93,24 +93,21 @@ int lua_h2_raise_closed(lua_State *L, const char *what)
 	return lua_sock_raise(L, "closed", &err);
 }
 
-/* {name, value, name, value ...} into scratch memory; the strings stay the table's. */
-size_t lua_h2_headers(lua_State *L, int index, struct h2_header **out)
+size_t lua_h2_headers(lua_State *L, int index, struct h2_header *out)
 {
 	luaL_checktype(L, index, LUA_TTABLE);
 	size_t count = lua_rawlen(L, index) / 2;
 	if (count > H2_HEADERS_MOST)
 		luaL_error(L, "%d headers are too many", (int)count);
-	struct h2_header *headers = door_scratch(L, (count + 1) * sizeof *headers);
 	for (size_t i = 0; i < count; i++) {
 		lua_rawgeti(L, index, (lua_Integer)(2 * i + 1));
 		lua_rawgeti(L, index, (lua_Integer)(2 * i + 2));
 		if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
 			luaL_error(L, "header %d: name and value must be strings", (int)i + 1);
-		headers[i].name = lua_tolstring(L, -2, &headers[i].name_size);
-		headers[i].value = lua_tolstring(L, -1, &headers[i].value_size);
+		out[i].name = lua_tolstring(L, -2, &out[i].name_size);
+		out[i].value = lua_tolstring(L, -1, &out[i].value_size);
 		lua_pop(L, 2);
 	}
-	*out = headers;
 	return count;
 }
 
@@ -168,10 +165,10 @@ static int core_request(lua_State *L)
 	const char *body = luaL_optlstring(L, 3, NULL, &n), *lead = lua_h2_lead(L, 6, &lead_size);
 	bool ends = lua_toboolean(L, 4);
 	int64_t limit = lua_isnoneornil(L, 5) ? -1 : door_nanos(L, 5);
-	struct h2_header *headers;
+	struct h2_header headers[H2_HEADERS_MOST];
 	struct err err;
 	lua_settop(L, 6);
-	size_t count = lua_h2_headers(L, 2, &headers);
+	size_t count = lua_h2_headers(L, 2, headers);
 	struct lua_h2_stream *handle = lua_h2_stream_push(L);
 	lua_pushvalue(L, 3);
 	lua_h2_stream_anchor(L, -2);

@@ -366,10 +366,10 @@ static int core_sent(lua_State *L)
 static int core_respond(lua_State *L)
 {
 	struct lua_h2_stream *box = stream_check(L);
-	struct h2_header *headers;
+	struct h2_header headers[H2_HEADERS_MOST];
 	struct err err;
 	lua_settop(L, 3);
-	size_t count = lua_h2_headers(L, 2, &headers);
+	size_t count = lua_h2_headers(L, 2, headers);
 	int done = h2_stream_respond(box->stream, headers, count, lua_toboolean(L, 3), &err);
 	lua_pushboolean(L, done == 0);
 	return 1;
@@ -378,10 +378,10 @@ static int core_respond(lua_State *L)
 static int core_finish(lua_State *L)
 {
 	struct lua_h2_stream *box = stream_check(L);
-	struct h2_header *headers;
+	struct h2_header headers[H2_HEADERS_MOST];
 	struct err err;
 	lua_settop(L, 2);
-	size_t count = lua_h2_headers(L, 2, &headers);
+	size_t count = lua_h2_headers(L, 2, headers);
 	lua_pushboolean(L, h2_stream_finish(box->stream, headers, count, &err) == 0);
 	return 1;
 }

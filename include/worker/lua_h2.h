@@ -37,9 +37,9 @@ void lua_h2_poke(struct lua_h2_wait *wait);
 
 int lua_h2_raise_closed(lua_State *L, const char *what);
 
-/* lua_h2_headers(L, index, out): the list {name, value, ...} in scratch memory; the strings stay
- * the table's. */
-size_t lua_h2_headers(lua_State *L, int index, struct h2_header **out);
+/* lua_h2_headers(L, index, out): the list {name, value, ...}; ${out} has room for H2_HEADERS_MOST,
+ * the strings stay the table's. */
+size_t lua_h2_headers(lua_State *L, int index, struct h2_header *out);
 
 /* lua_h2_lead(L, index, n): the bytes that go in front of a body, or NULL. */
 const char *lua_h2_lead(lua_State *L, int index, size_t *n);

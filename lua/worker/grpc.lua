@@ -69,7 +69,7 @@ end
 -- user_agent, codec(path) -> {encode=, decode=}, on_state(state, why).
 function grpc.client(options)
   local self = setmetatable({
-    place = target.parse(options.target), state_now = "idle", links = {},
+    place = target.parse(options.target), state_now = "idle", links = {}, heads = {},
   }, client)
   for name in pairs(options) do
     if not KNOWN[name] and not USUAL[name] then error("grpc: a client has no option '" .. tostring(name) .. "'", 2) end

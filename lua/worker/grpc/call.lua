@@ -20,24 +20,32 @@ local CODES = status.CODES
 
 -- Beginning ----------------------------------------------------------------------------------------
 
--- A method is its path, or what a schema of worker.protobuf knows of it: {path=, client=codec}.
-local function method_of(client, method, options)
-  local path = type(method) == "table" and method.path or method
+-- The head of a method's calls; all but their time and metadata.
+local function new_head(client, path)
   if type(path) ~= "string" or not path:find("^/[^/]+/[^/]+$") then
     error(("grpc: %q is no method; expected \"/package.Service/Method\""):format(tostring(path)), 4)
   end
-  return path, options.codec or type(method) == "table" and method.client or client.codec and client.codec(path)
-end
-
-local function head_of(client, path, metadata, seconds)
-  local headers = {
+  return {
     ":method", "POST", ":scheme", client.tls and "https" or "http", ":path", path,
     ":authority", client.authority, "content-type", "application/grpc", "te", "trailers",
     "user-agent", client.user_agent,
   }
-  if seconds then headers[15], headers[16] = "grpc-timeout", frame.timeout(seconds) end
-  if client.metadata then frame.put_metadata(headers, client.metadata) end
-  return metadata and frame.put_metadata(headers, metadata) or headers
+end
+
+-- A method is its path, or what a schema of worker.protobuf knows of it: {path=, client=codec}.
+local function method_of(client, method, options)
+  local path = type(method) == "table" and method.path or method
+  if not client.heads[path] then client.heads[path] = new_head(client, path) end
+  return path, options.codec or type(method) == "table" and method.client or client.codec and client.codec(path)
+end
+
+-- It is read at once, so that one for each method will do.
+local function head_of(client, path, metadata, seconds)
+  local head = client.heads[path]
+  if client.metadata or metadata then head = table.move(head, 1, 14, 1, {}) end
+  head[15], head[16] = seconds and "grpc-timeout" or nil, seconds and frame.timeout(seconds) or nil
+  if client.metadata then frame.put_metadata(head, client.metadata) end
+  return metadata and frame.put_metadata(head, metadata) or head
 end
 
 local function late(path)

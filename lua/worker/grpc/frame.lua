@@ -97,13 +97,22 @@ end
 
 local UNITS = { { "n", 1e-9 }, { "u", 1e-6 }, { "m", 1e-3 }, { "S", 1 }, { "M", 60 }, { "H", 3600 } }
 
---- `frame.timeout(seconds)`: as grpc-timeout says it: eight digits at most, the finest unit they reach.
-function frame.timeout(seconds)
+local function timeout_text(seconds)
   for _, unit in ipairs(UNITS) do
     local count = seconds / unit[2]
     if count < 1e8 then return ("%d%s"):format(math.max(1, math.floor(count)), unit[1]) end
   end
   return "99999999H"
+end
+
+local last_seconds, last_text
+
+--- `frame.timeout(seconds)`: as grpc-timeout says it: eight digits at most, the finest unit they reach.
+function frame.timeout(seconds)
+  if seconds ~= last_seconds then -- most calls have the time of the one before
+    last_seconds, last_text = seconds, timeout_text(seconds)
+  end
+  return last_text
 end
 
 --- `frame.seconds(value)`: the other way; nil when it is no timeout.
