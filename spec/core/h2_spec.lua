@@ -50,6 +50,26 @@ describe("a call to a server that", function()
     assert.equal("hi", call(saying(function(id) return frames.answer(id, "hi") end)))
   end)
 
+  -- A server in Go answers nothing to a head that ends the request by itself.
+  it("reads the head, gets the end of the request with the body, also of an empty one", function()
+    local flags = {}
+    local fake = frames.server(function(peer)
+      for i = 1, 2 do
+        flags[i] = peer:wait "HEADERS".flags & frames.END_STREAM
+        local last
+        repeat last = peer:wait "DATA" until last.flags & frames.END_STREAM ~= 0
+        peer:send(frames.answer(last.id, ""))
+      end
+      peer:stay()
+    end)
+    local client = client_of(fake)
+    assert.equal("", (client:call("/a.B/C", "")))
+    local stream <close> = client:stream "/a.B/C"
+    stream:close_send()
+    assert.equal("", stream:receive())
+    assert.same({ 0, 0 }, flags)
+  end)
+
   it("gives single bytes of window, gets every byte", function()
     local fake = frames.server(function(peer)
       local id = peer:wait "HEADERS".id
