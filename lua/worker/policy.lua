@@ -17,6 +17,7 @@ local schema = require "worker.schema"
 local policy = {}
 
 local TOLD_MOST = 3
+local NANO = 1e-9 -- engines count processors in billionths
 
 --- `policy.fields()`: the fields of a policy, for configurations that have one inside.
 function policy.fields() return fields.all end
@@ -76,6 +77,14 @@ local function mend(one, given, plan, verdict)
   verdict.detail = (verdict.detail and verdict.detail .. ": " or "") .. done
 end
 
+-- What an engine takes for no limit is none: it is not less than any.
+local function drop_empty_limits(plan)
+  for _, name in ipairs { "cpus", "memory", "pids" } do
+    if plan[name] and plan[name] < NANO then plan[name] = nil end
+  end
+  if plan.memory_swap == 0 then plan.memory_swap = nil end
+end
+
 local function ids_of(verdicts, state)
   local ids = {}
   for _, verdict in ipairs(verdicts) do
@@ -89,6 +98,7 @@ end
 -- ids.  The plan is changed where it is mended.
 function policy.judge(given, plan)
   local verdicts = {}
+  if given.mode ~= "disabled" then drop_empty_limits(plan) end
   for i, one in ipairs(given.mode ~= "disabled" and rules or {}) do
     local filled = one.fill and one.fill(given, plan)
     local verdict = judge(one, given, plan)

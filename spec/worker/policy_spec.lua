@@ -207,6 +207,20 @@ describe("worker.policy", function()
       end
     end)
 
+    it("limits that an engine takes for none", function()
+      local quotas = { max_cpus = 2000000000, max_memory = 100, max_memory_swap = 300, max_pids = 7 }
+      for _, empty in ipairs { { cpus = 0 }, { cpus = 1e-12 }, { memory = 0 }, { memory = -1 }, { pids = 0 }, { pids = -1 },
+        { memory_swap = 0 } } do
+        local more = { cpus = 1, memory = 50, memory_swap = 60, pids = 5 }
+        local name, value = next(empty)
+        more[name] = value
+        local one = plan(more)
+        assert.is_true(policy.judge(given { quotas = quotas }, one).allowed)
+        local filled = { cpus = 2.0, memory = 100, memory_swap = 50, pids = 7 }
+        assert.equal(filled[name], one[name], name .. " " .. value)
+      end
+    end)
+
     it("what can be mended, where it is permissive", function()
       local one = plan { network = "bridge", read_only = false, capabilities = { "KILL", "CHOWN" }, memory = 1000 }
       local decision = policy.judge(given({ network = { allow_network = false }, security = { read_only_rootfs = true,
