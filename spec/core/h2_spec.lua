@@ -529,6 +529,20 @@ describe("a call to a server that", function()
     end)
   end
 
+  it("asks without end while a write to it is stuck, is left all the same", function()
+    local path = talk.path "stuck" -- a Unix socket: its buffer does not grow
+    local fake = frames.server(function(peer)
+      peer:wait "HEADERS"
+      peer:send(frames.window(0, 1 << 30), frames.window(1, 1 << 30))
+      task.sleep(1)
+      peer:raw(frames.ping():rep(2000))
+      task.sleep(1e6)
+    end, { where = { unix = path } })
+    local client = client_of(fake, { target = "unix:" .. path })
+    local why = talk.failure(client.call, client, "/a.B/C", ("x"):rep(4 << 20), { timeout = 3600 })
+    assert.equal("protocol", why.reason, tostring(why))
+  end)
+
   for _, case in ipairs { { "PING", frames.ping() }, { "SETTINGS", frames.settings { [1] = 4096 } } } do
     it("asks with " .. case[1] .. " without end and reads no answer, is left", function()
       local fake = frames.server(function(peer)

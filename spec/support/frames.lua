@@ -166,7 +166,7 @@ function methods:close() self.conn:close() end
 meta.__close = methods.close
 
 --- A server of frames; fn(peer, n) for each connection.  Options: settings (a table, or false to say
--- nothing at all).
+-- nothing at all), where (for sock.listen).
 function frames.server(fn, options)
   options = options or {}
   return server.tcp(function(conn, n)
@@ -176,7 +176,7 @@ function frames.server(fn, options)
       peer:send(frames.settings(options.settings), frames.frame("SETTINGS", frames.ACK, 0, ""))
     end
     fn(peer, n)
-  end)
+  end, options.where)
 end
 
 --- A client of frames, greeted.
