@@ -187,6 +187,19 @@ describe("a client and a server", function()
     assert.equal("\0\255\1", call.headers["x-bytes-bin"])
   end)
 
+  it("say of each call its own time and metadata, nothing of the one before", function()
+    local seen = {}
+    client:connect() -- that takes nothing of the first one's time
+    server.options.services["a.B"].See = { stream = function(call)
+      seen[#seen + 1] = (call.metadata.k or "-") .. " " .. (call.head["grpc-timeout"] or "-")
+    end }
+    for _, options in ipairs { { timeout = 5, metadata = { k = "1" } }, {}, { timeout = 7 }, { metadata = { k = "2" } } } do
+      local call <close> = client:stream("/a.B/See", options)
+      assert.is_nil(call:receive())
+    end
+    assert.same({ "1 5000000u", "- -", "- 7000000u", "2 -" }, seen)
+  end)
+
   it("refuse metadata that is none", function()
     for name, value in pairs { ["Upper"] = "x", ["grpc-status"] = "0", [":path"] = "/", ["a"] = "new\nline" } do
       local why = failure("Echo", { metadata = { [name] = value } })
