@@ -13,7 +13,7 @@ PACKAGES_BUILD = gcc libc6-dev make liblua5.4-dev libcurl4-openssl-dev lua-cjson
                  libyaml-dev libnghttp2-dev libarchive-dev
 PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl strace python3-grpcio protobuf-compiler redis-tools
 PACKAGES_CONTAINERS = $(PACKAGES_TEST) docker.io runc runsc busybox-static debootstrap
-PACKAGES_LINT  = $(PACKAGES_TEST) clang clang-format cppcheck lua-check valgrind
+PACKAGES_LINT  = $(PACKAGES_TEST) clang libclang-rt-dev clang-format cppcheck lua-check valgrind
 
 # Lua and lua-cjson are linked in, the rest comes from the system.
 LDLIBS  = -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -lcurl -lnghttp2 -lpthread -lm -ldl
