@@ -141,7 +141,13 @@ describe("gRPC over TLS, asked who it is, #realtime", function()
     end
   end)
 
+  local function in_terminal(command)
+    return process.run { argv = { "script", "-qec", command, "/dev/null" }, cwd = dir.root,
+      env = { PATH = sys.env "PATH", HOME = "/tmp" } }
+  end
+
   it("asks nobody at the terminal for a password", function()
+    if in_terminal("true").exit_code ~= 0 then return pending "there are no terminals here" end
     dir:write("victim_spec.lua", ([[
       local grpc, http = require "worker.grpc", require "worker.http"
       it("fails", function()
@@ -152,9 +158,7 @@ describe("gRPC over TLS, asked who it is, #realtime", function()
           cert = "hidden.pem", key = "hidden.key" }
         assert.is_false((pcall(web.get, web, "/")))
       end)]]):format(port, port))
-    local _, run = task.within(60, process.run, {
-      argv = { "script", "-qec", program.binary .. " spec victim_spec.lua", "/dev/null" },
-      cwd = dir.root, env = { PATH = sys.env "PATH", HOME = "/tmp" } })
+    local _, run = task.within(60, in_terminal, program.binary .. " spec victim_spec.lua")
     assert.equal(0, run and run.exit_code, run and run.stdout or "it waits for ever")
   end)
 end)
