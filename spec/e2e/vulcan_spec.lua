@@ -115,7 +115,8 @@ describe("a worker on Vulcan #realtime", function()
       site.dir:path "been", site.dir:path "been", tag) })
     do
       local run <close> = work(site, {}, KNOWN)
-      program.eventually(function() return #program.of_tag(tag) > 0 end)
+      -- once it has left its mark: before, the next one would sleep, too
+      program.eventually(function() return site.dir:read "been" and #program.of_tag(tag) > 0 end)
       run:signal "KILL"
       run:wait()
       -- before the handle is closed: that ends the keeper, too, which has this to do
