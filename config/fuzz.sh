@@ -2,9 +2,9 @@
 # fuzz.sh SECONDS [NAME...] -- feed hostile input to what reads the network, under ASan and UBSan.
 #
 # NAME is h2 (frames of HTTP/2, as either side), grpc (heads, messages and trailers), protobuf, ws
-# (frames of WebSockets, as either side) or redis (replies); all of them without one.  spec/fuzz/NAME has the inputs to begin with; what is found on the way stays
-# in BUILD/corpus/NAME, and an input that fails is left in BUILD as NAME-crash-...: put it with the
-# first ones once it is mended.
+# (frames of WebSockets, as either side) or redis (replies); all of them without one.  spec/fuzz/NAME has
+# the inputs to begin with; what is found on the way stays in BUILD/corpus/NAME, and an input that fails
+# is left in BUILD as NAME-crash-...: put it with the first ones once it is mended.
 set -eu
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build/fuzz} seconds=${1:-60}
