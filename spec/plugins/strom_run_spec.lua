@@ -225,6 +225,7 @@ describe("strom, bytes #realtime:", function()
   it("hundreds of thousands of empty lines do too", function()
     local step, job, fake = run_one { script = "yes '' | head -n 200000" }
     assert.equal("completed", step.status)
+    assert.same({}, strom.lines(job, "stderr"))
     assert.equal(200000, #strom.lines(job))
     for _, seen in ipairs(fake.seen) do assert.is_true(#seen.body < 2 * 1024 * 1024) end
   end)
