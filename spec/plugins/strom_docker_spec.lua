@@ -107,6 +107,28 @@ describe("strom, steps in containers:", function()
     assert.equal("all well", job.steps[1].artifacts["report.txt"].body)
   end)
 
+  it("a link that a step leaves for its state leads to nothing of the worker's", function()
+    local dir = strom.dir()
+    dir:write("secret.json", '{"key":"of the worker"}')
+    local fake = strom.fake { storage = true }
+    local job = fake:add { script = "x", runner = "docker" }
+    both(fake, nil, function(order, ctx)
+      for _, mount in ipairs(order.container.mounts) do
+        if mount.target == "/state-out" then fs.symlink(dir:path "secret.json", mount.source .. "/state.json") end
+      end
+      ctx.log("stdout", 'STATE: {"n":1}\n')
+      return { state = "success", exit_code = 0 }
+    end)
+    assert.equal("completed", strom.wait_job(job).status)
+    local tar = strom.asked(fake, strom.STATE)[1].body
+    local out = strom.dir()
+    out:write("state.tar.gz", tar)
+    fs.mkdir(out:path "got")
+    require("worker.archive").unpack(out:path "state.tar.gz", out:path "got", {})
+    assert.equal('{"n":1}', out:read "got/state.json")
+    assert.equal('{"key":"of the worker"}', dir:read "secret.json")
+  end)
+
   it("a worker that says so offers docker, in all of its words; one that does not, does not", function()
     for offered, capabilities in pairs { ['["script"]'] = { "script" }, ['["script","docker"]'] = { "shell", "docker" },
       ['["docker"]'] = { "docker" } } do

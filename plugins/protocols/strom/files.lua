@@ -139,11 +139,22 @@ function methods:bring(job, ctx)
   return place
 end
 
+-- What a step wrote, not what a link that it left leads to: that may be a file of ours.
+local function read_own(dir, name)
+  local file <close> = fs.open_beneath(dir, name, "r")
+  local pieces, size = {}, 0
+  for piece in function() return file:read(65536) end do
+    pieces[#pieces + 1], size = piece, size + #piece
+    if size > STATE_MOST then error.raise("limit", name .. " is too large") end
+  end
+  return json.decode(table.concat(pieces))
+end
+
 -- The lines `STATE: {...}` become state.json, over what the step wrote there itself.
 local function add_lines(dir, lines)
   if not lines then return end
   local path = fs.join(dir, "state.json")
-  local ok, before = task.try(function() return json.decode(fs.read(path, STATE_MOST)) end)
+  local ok, before = task.try(read_own, dir, "state.json")
   local merged = ok and type(before) == "table" and not json.is_array(before) and before or json.object {}
   for name, value in pairs(lines) do merged[name] = value end
   fs.write(path, json.encode(merged))
