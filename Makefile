@@ -15,8 +15,9 @@ PACKAGES_TEST  = $(PACKAGES_BUILD) lua-busted openssl strace python3-grpcio prot
 PACKAGES_CONTAINERS = $(PACKAGES_TEST) docker.io runc runsc busybox-static debootstrap
 PACKAGES_LINT  = $(PACKAGES_TEST) clang libclang-rt-dev clang-format cppcheck lua-check valgrind
 
-# Lua and lua-cjson are linked in, the rest comes from the system.
-LDLIBS  = -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -lcurl -lnghttp2 -lpthread -lm -ldl
+# Lua and lua-cjson are linked in, the rest comes from the system; libcurl and libarchive are loaded
+# when they are needed (src/libcurl.c, src/libarchive.c).
+LDLIBS  = -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -lnghttp2 -lpthread -lm -ldl
 WARN    = -Wall -Wextra -Wshadow -Wundef -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
           -Wredundant-decls -Wvla -Wformat=2
 HARDEN ?= -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE

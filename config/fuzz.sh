@@ -27,7 +27,7 @@ for name; do
   # shellcheck disable=SC2086
   clang -std=c11 -D_GNU_SOURCE -Iinclude -I/usr/include/lua5.4 -Wall -Wextra $SANITIZE \
     -fsanitize=fuzzer -o "$BUILD/$program-fuzzer" "spec/fuzz/$program.c" $objects "$BUILD/embed.o" \
-    -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -lcurl -larchive -lnghttp2 -lpthread -lm -ldl
+    -l:liblua5.4.a -l:liblua5.4-cjson.a -lyaml -larchive -lnghttp2 -lpthread -lm -ldl
   mkdir -p "$BUILD/corpus/$name"
   echo "  FUZZ $name ($seconds s)"
   # Lua allocates as it likes: looking for leaks after each input would take all the time.

@@ -1,26 +1,22 @@
 /* http.c -- HTTP/1.1 requests: bytes out, bytes in, giving up in time.  Floor 3.  See
  * worker/http.h.
  *
- * A transfer is over in exactly one place, http_end(), reached from libcurl (http_done), from our
- * timer (http_due), from the client's end or from http_free.  The callbacks that libcurl calls
- * never end it: they note why (http_blame) and answer "stop", and libcurl then comes to http_done.
+ * A transfer is over in exactly one place, http_over(), reached from its way, from our timer
+ * (http_due), from the client's end or from http_free.
  *
- * One timer serves both limits, connecting and answering.  It is ours and not libcurl's, so that
- * it runs on the replaceable clock, and it is not moved with every byte: when it is due it looks
- * at how long ago the last progress was, and goes back to sleep for the rest.
+ * One timer serves both limits, connecting and answering.  It is not moved with every byte: when it
+ * is due it looks at how long ago the last progress was, and goes back to sleep for the rest.
  */
 #include "worker/http.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "worker/clock.h"
-#include "worker/http_easy.h"
+#include "worker/http_check.h"
+#include "worker/http_place.h"
 #include "worker/http_transfer.h"
 #include "worker/list.h"
 
@@ -39,70 +35,17 @@ void http_blame(struct http_transfer *transfer, enum http_reason reason, int cod
 	err_set(&reply->err, code, "%s", text);
 }
 
-/* Counts what was handed to the kernel, over all attempts; with nothing of this attempt gone out,
- * the server cannot have seen it. */
-static long http_request_size(const struct http_transfer *transfer)
-{
-	long size = 0;
-	curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &size);
-	return size;
-}
-
-/* While a thread of libcurl looks up a name, somebody outside works for us. */
-static void http_resolved(struct http_transfer *transfer)
-{
-	if (transfer->resolving)
-		loop_outside(transfer->client->loop, -1);
-	transfer->resolving = false;
-}
-
-/* Everything but the reply is given back.  The handle is asked before it is removed, and what
- * libcurl borrowed (headers) is freed after that.  Telling comes last: by then it is all true. */
-static void http_end(struct http_transfer *transfer)
+/* Telling comes last: by then it is all true. */
+void http_over(struct http_transfer *transfer)
 {
 	struct http_client *client = transfer->client;
 	transfer->reply.over = true;
-	transfer->reply.sent =
-		transfer->attempted && http_request_size(transfer) > transfer->sent_before;
-	http_resolved(transfer);
+	transfer->way->stop(transfer);
 	loop_timer_stop(client->loop, &transfer->timer);
-	multi_remove(client->multi, transfer->easy);
-	http_client_keep(client, transfer->easy);
 	list_remove(&transfer->member.link);
-	transfer->easy = NULL;
 	transfer->client = NULL;
 	transfer->feed = NULL;
-	free(transfer->headers);
-	transfer->headers = NULL;
 	http_changed(transfer);
-}
-
-/* "Couldn't connect" is what every failed connect is called; the errno says which kind it was. */
-static void http_explain(struct http_transfer *transfer, CURLcode code)
-{
-	const char *words = transfer->words[0] ? transfer->words : curl_easy_strerror(code);
-	enum http_reason reason = http_easy_reason(transfer->easy, code, words);
-	long number = 0;
-	curl_easy_getinfo(transfer->easy, CURLINFO_OS_ERRNO, &number);
-	if (reason == HTTP_CONNECT && number != 0) {
-		struct err *err = &transfer->reply.err;
-		transfer->reply.reason = reason;
-		err_set(err, (int)number, "%s: %s", words, strerror((int)number));
-	} else if (reason == HTTP_RESET) {
-		http_blame(transfer, reason, (int)number, words);
-	} else {
-		http_blame(transfer, reason, 0, words);
-	}
-}
-
-static void http_done(void *arg, CURLcode code)
-{
-	struct http_transfer *transfer = arg;
-	if (code != CURLE_OK && transfer->reply.reason == HTTP_FINE)
-		http_explain(transfer, code);
-	else if (!transfer->reply.answered && transfer->reply.reason == HTTP_FINE)
-		http_blame(transfer, HTTP_CLOSED, 0, "the connection ended without an answer");
-	http_end(transfer);
 }
 
 /* --- time --- */
@@ -117,7 +60,7 @@ static int64_t http_limit(const struct http_transfer *transfer)
 	if (transfer->timeout > 0)
 		limit = (transfer->patient ? transfer->progress : transfer->started) +
 			transfer->timeout;
-	int64_t connect = transfer->client->connect_timeout;
+	int64_t connect = transfer->client->config.connect_timeout;
 	if (!transfer->connected && connect > 0 && transfer->started + connect < limit)
 		limit = transfer->started + connect;
 	return limit;
@@ -145,7 +88,7 @@ static void http_expire(struct http_transfer *transfer)
 	else
 		err_set(&text, 0, "the answer was not complete within %g s", limit);
 	http_blame(transfer, HTTP_TIMEOUT, 0, text.text);
-	http_end(transfer);
+	http_over(transfer);
 }
 
 static void http_due(void *arg)
@@ -159,53 +102,9 @@ static void http_due(void *arg)
 		http_watch_time(transfer);
 }
 
-/* --- what libcurl calls: connection --- */
+/* --- the request's body --- */
 
-static int http_on_resolve(void *state, void *reserved, void *arg)
-{
-	(void)state;
-	(void)reserved;
-	struct http_transfer *transfer = arg;
-	if (!transfer->resolving)
-		loop_outside(transfer->client->loop, +1);
-	transfer->resolving = true;
-	return 0;
-}
-
-static int http_on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
-{
-	(void)purpose;
-	struct http_transfer *transfer = arg;
-	http_resolved(transfer);
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	unsigned ms = transfer->client->user_timeout_ms;
-	if (ms > 0) /* has no meaning for a Unix socket, which refuses it */
-		setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
-	return CURL_SOCKOPT_OK;
-}
-
-/* Called before each attempt to send the request; libcurl tries again by itself when a kept
- * connection turns out to be dead.  What may have arrived must not arrive twice. */
-static int http_on_attempt(void *arg, char *ip, char *local_ip, int port, int local_port)
-{
-	(void)ip, (void)local_ip, (void)port, (void)local_port;
-	struct http_transfer *transfer = arg;
-	long size = http_request_size(transfer);
-	if (transfer->attempted && size > transfer->sent_before && !transfer->repeatable) {
-		http_blame(transfer, HTTP_CLOSED, 0,
-			   "the kept connection was closed before the answer came");
-		return CURL_PREREQFUNC_ABORT;
-	}
-	transfer->attempted = true;
-	transfer->sent_before = size;
-	transfer->connected = true;
-	transfer->progress = clock_mono();
-	return CURL_PREREQFUNC_OK;
-}
-
-/* --- what libcurl calls: the request's body --- */
-
-static size_t http_send_file(struct http_transfer *transfer, char *to, size_t most)
+ssize_t http_read_file(struct http_transfer *transfer, char *to, size_t most)
 {
 	ssize_t n = pread(transfer->body_fd, to, most, transfer->body_at);
 	bool early =
@@ -217,23 +116,18 @@ static size_t http_send_file(struct http_transfer *transfer, char *to, size_t mo
 		else
 			err_errno(&text, "reading the file to send");
 		http_blame(transfer, HTTP_FILE, text.code, text.text);
-		return CURL_READFUNC_ABORT;
+		return -1;
 	}
 	transfer->body_at += n;
-	return (size_t)n;
+	return n;
 }
 
-/* The task that feeds us waits until its piece is gone, so there is never more than one; without a
- * piece libcurl is told to pause, and http_feed wakes it. */
-static size_t http_send_feed(struct http_transfer *transfer, char *to, size_t most)
+/* The task that feeds us waits until its piece is gone, so there is never more than one. */
+size_t http_read_feed(struct http_transfer *transfer, char *to, size_t most)
 {
-	if (transfer->feed_left == 0) {
-		if (transfer->feed_ended)
-			return 0;
-		transfer->send_paused = true;
-		return CURL_READFUNC_PAUSE;
-	}
 	size_t n = transfer->feed_left < most ? transfer->feed_left : most;
+	if (n == 0)
+		return 0;
 	memcpy(to, transfer->feed, n);
 	transfer->feed += n;
 	transfer->feed_left -= n;
@@ -243,26 +137,6 @@ static size_t http_send_feed(struct http_transfer *transfer, char *to, size_t mo
 	return n;
 }
 
-static size_t http_on_send(char *to, size_t size, size_t count, void *arg)
-{
-	struct http_transfer *transfer = arg;
-	transfer->progress = clock_mono();
-	if (transfer->upload == HTTP_FED)
-		return http_send_feed(transfer, to, size * count);
-	return http_send_file(transfer, to, size * count);
-}
-
-/* libcurl wants to send the body again from the start. A file can; what a task fed us is gone. */
-static int http_on_rewind(void *arg, curl_off_t offset, int origin)
-{
-	(void)origin;
-	struct http_transfer *transfer = arg;
-	if (transfer->upload == HTTP_FED && transfer->body_at != offset)
-		return CURL_SEEKFUNC_CANTSEEK;
-	transfer->body_at = offset;
-	return CURL_SEEKFUNC_OK;
-}
-
 /* --- beginning --- */
 
 /* The client closes under us. */
@@ -270,32 +144,17 @@ static void http_cut(struct http_member *member)
 {
 	struct http_transfer *transfer = container_of(member, struct http_transfer, member);
 	http_blame(transfer, HTTP_CLOSED, 0, "the client was closed");
-	http_end(transfer);
+	http_over(transfer);
 }
 
-static void http_set_callbacks(struct http_transfer *transfer)
+static struct http_transfer *http_new(const struct http_way *way,
+				      const struct http_request *request)
 {
-	CURL *easy = transfer->easy;
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->words);
-	curl_easy_setopt(easy, CURLOPT_RESOLVER_START_FUNCTION, http_on_resolve);
-	curl_easy_setopt(easy, CURLOPT_RESOLVER_START_DATA, transfer);
-	curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, http_on_socket);
-	curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, transfer);
-	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, http_on_attempt);
-	curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
-	curl_easy_setopt(easy, CURLOPT_READFUNCTION, http_on_send);
-	curl_easy_setopt(easy, CURLOPT_READDATA, transfer);
-	curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, http_on_rewind);
-	curl_easy_setopt(easy, CURLOPT_SEEKDATA, transfer);
-}
-
-static struct http_transfer *http_new(const struct http_request *request)
-{
-	struct http_transfer *transfer = calloc(1, sizeof *transfer);
+	struct http_transfer *transfer = calloc(1, way->size);
 	if (transfer == NULL)
 		return NULL;
+	transfer->way = way;
 	transfer->member.cut = http_cut;
-	transfer->job = (struct multi_job){.done = http_done, .arg = transfer};
 	transfer->changed = request->changed;
 	transfer->arg = request->arg;
 	transfer->stream = request->stream;
@@ -308,28 +167,22 @@ static struct http_transfer *http_new(const struct http_request *request)
 	transfer->save_fd = -1;
 	transfer->announced = -1;
 	transfer->started = transfer->progress = clock_mono();
-	transfer->repeatable = http_easy_repeatable(request->method);
+	transfer->head = strcmp(request->method, "HEAD") == 0;
+	transfer->repeatable = http_check_repeatable(request->method);
 	buf_init(&transfer->reply.head, request->max_head);
 	buf_init(&transfer->reply.body, request->stream ? HTTP_STREAMED : request->max_body);
-	http_easy_label(transfer->label, sizeof transfer->label, request->method, request->url);
+	http_check_label(transfer->label, sizeof transfer->label, request->method, request->url);
 	return transfer;
 }
 
+/* A transfer that could not begin is not told about: its way gives back what it has, and that is
+ * all. */
 static int http_begin(struct http_transfer *transfer, struct http_client *client,
-		      const struct http_request *request, struct err *err)
+		      const struct http_request *request, enum http_reason *reason, struct err *err)
 {
-	transfer->easy = http_client_take(client);
-	if (transfer->easy == NULL)
-		return err_set(err, ENOMEM, "out of memory for a request");
 	transfer->client = client;
-	http_set_callbacks(transfer);
-	http_answer_setup(transfer);
-	http_easy_body(transfer->easy, request);
-	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, transfer->headers);
-	if (http_easy_target(transfer->easy, client, request, err) == -1 ||
-	    multi_add(client->multi, transfer->easy, &transfer->job, err) == -1) {
-		http_client_keep(client, transfer->easy);
-		transfer->easy = NULL;
+	if (transfer->way->begin(transfer, request, reason, err) == -1) {
+		transfer->way->stop(transfer);
 		transfer->client = NULL;
 		return -1;
 	}
@@ -341,49 +194,34 @@ static int http_begin(struct http_transfer *transfer, struct http_client *client
 struct http_transfer *http_start(struct http_client *client, const struct http_request *request,
 				 enum http_reason *reason, struct err *err)
 {
-	struct curl_slist *headers;
 	*reason = HTTP_URL;
-	if (http_easy_method(request->method, err) == -1 ||
-	    http_easy_url(request->url, err) == -1 ||
-	    http_easy_headers(request->headers, request->header_count, &headers, err) == -1)
+	if (http_check_request(request, err) == -1)
 		return NULL;
+	const struct http_way *way =
+		http_place_plain(client, request->url) ? &http_plain : &http_curl;
 	*reason = HTTP_MEMORY;
-	struct http_transfer *transfer = http_new(request);
+	struct http_transfer *transfer = http_new(way, request);
 	if (transfer == NULL) {
-		free(headers);
 		err_set(err, ENOMEM, "out of memory for a request");
 		return NULL;
 	}
-	transfer->headers = headers;
-	if (http_begin(transfer, client, request, err) == -1) {
-		http_free(transfer);
-		return NULL;
-	}
-	return transfer;
+	if (http_begin(transfer, client, request, reason, err) == 0)
+		return transfer;
+	http_free(transfer);
+	return NULL;
 }
 
 /* --- under way --- */
 
-/* Going on may hand out what libcurl has kept back, within the call; a failure of that is told to
- * nobody else. */
-static void http_resume(struct http_transfer *transfer)
-{
-	int bits = (transfer->receive_paused ? CURLPAUSE_RECV : 0) |
-		   (transfer->send_paused ? CURLPAUSE_SEND : 0);
-	CURLcode code = curl_easy_pause(transfer->easy, bits);
-	if (code != CURLE_OK)
-		http_done(transfer, code);
-}
-
 void http_take(struct http_transfer *transfer, size_t n)
 {
 	buf_consume(&transfer->reply.body, n);
-	if (!transfer->receive_paused || transfer->easy == NULL ||
+	if (!transfer->receive_paused || transfer->client == NULL ||
 	    buf_size(&transfer->reply.body) > HTTP_LOW)
 		return;
 	transfer->receive_paused = false;
 	transfer->progress = clock_mono();
-	http_resume(transfer);
+	transfer->way->go_on(transfer);
 }
 
 /* What came between the head and this call is written first. */
@@ -394,20 +232,21 @@ void http_save(struct http_transfer *transfer, int fd)
 	bool written = http_answer_write(transfer, buf_head(body), buf_size(body));
 	if (written)
 		http_take(transfer, buf_size(body));
-	else if (transfer->easy != NULL)
-		http_end(transfer);
+	else if (transfer->client != NULL)
+		http_over(transfer);
 }
 
 void http_feed(struct http_transfer *transfer, const char *data, size_t n)
 {
-	if (transfer->easy == NULL)
+	if (transfer->client == NULL)
 		return;
 	transfer->feed = data;
 	transfer->feed_left = n;
 	if (!transfer->send_paused)
 		return;
 	transfer->send_paused = false;
-	http_resume(transfer);
+	transfer->progress = clock_mono();
+	transfer->way->go_on(transfer);
 }
 
 void http_feed_end(struct http_transfer *transfer)
@@ -418,7 +257,7 @@ void http_feed_end(struct http_transfer *transfer)
 
 bool http_fed(const struct http_transfer *transfer)
 {
-	return transfer->easy == NULL || transfer->feed_left == 0;
+	return transfer->client == NULL || transfer->feed_left == 0;
 }
 
 const struct http_reply *http_reply(const struct http_transfer *transfer)
@@ -440,9 +279,8 @@ static void http_nobody(void *arg)
 void http_free(struct http_transfer *transfer)
 {
 	transfer->changed = http_nobody;
-	if (transfer->easy != NULL)
-		http_end(transfer);
-	free(transfer->headers);
+	if (transfer->client != NULL)
+		http_over(transfer);
 	buf_free(&transfer->reply.head);
 	buf_free(&transfer->reply.body);
 	free(transfer);

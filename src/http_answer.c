@@ -1,8 +1,8 @@
 /* http_answer.c -- what comes back: head and body of an answer.  Floor 3.
  *
- * See worker/http.h for the three ways of a body.  These are callbacks of libcurl: they count, keep
- * and wake.  To end a transfer they note why and take less than they were given; libcurl then
- * reports it as over, and http.c ends it from there.
+ * See worker/http.h for the three ways of a body.  Whoever brings the bytes (http_plain.c, or
+ * http_curl.c for libcurl) hands them in here, where they are counted and kept, and who waits is
+ * woken.  What is refused is blamed; to end the transfer is for whoever brought it.
  *
  * A server is not to be believed: the head is bounded over all heads (1xx answers may come without
  * end), the body over what really came (the announced length is only a hint).
@@ -31,8 +31,8 @@ static void http_answer_status(struct http_transfer *transfer, const char *line,
 	transfer->announced = -1;
 }
 
-/* libcurl believes the last of several lengths, others may believe the first: such an answer is no
- * answer.  ${line} is not terminated, but it ends in a newline. */
+/* Some believe the last of several lengths, others the first: such an answer is no answer.  ${line}
+ * is not terminated, but it ends in a newline. */
 static bool http_answer_agrees(struct http_transfer *transfer, const char *line, size_t n)
 {
 	if (n < 16 || strncasecmp(line, "Content-Length:", 15) != 0)
@@ -67,27 +67,24 @@ static bool http_answer_bounded(struct http_transfer *transfer, size_t n)
 	return false;
 }
 
-/* One line; answering less than its size ends the transfer. */
-static size_t http_answer_header(char *line, size_t size, size_t count, void *arg)
+bool http_answer_line(struct http_transfer *transfer, const char *line, size_t n)
 {
-	struct http_transfer *transfer = arg;
 	struct http_reply *reply = &transfer->reply;
-	size_t n = size * count;
 	transfer->progress = clock_mono();
 	if (!http_answer_bounded(transfer, n))
-		return 0;
+		return false;
 	if (reply->answered) /* trailers: nobody asks for them */
-		return n;
+		return true;
 	if (n >= 5 && memcmp(line, "HTTP/", 5) == 0) {
 		http_answer_status(transfer, line, n);
 	} else if (line[0] == '\r' || line[0] == '\n') {
 		reply->answered = reply->status >= 200; /* 100 and 103 come before the answer */
 		if (reply->answered)
 			http_changed(transfer);
-	} else if (!http_answer_keep(transfer, line, n)) {
-		return 0;
+	} else {
+		return http_answer_keep(transfer, line, n);
 	}
-	return n;
+	return true;
 }
 
 bool http_answer_write(struct http_transfer *transfer, const char *data, size_t n)
@@ -119,36 +116,32 @@ static bool http_answer_store(struct http_transfer *transfer, const char *data, 
 	return true;
 }
 
-static size_t http_answer_body(char *data, size_t size, size_t count, void *arg)
+bool http_answer_full(const struct http_transfer *transfer)
 {
-	struct http_transfer *transfer = arg;
+	return transfer->stream && transfer->save_fd == -1 &&
+	       buf_size(&transfer->reply.body) >= HTTP_HIGH;
+}
+
+bool http_answer_announced(struct http_transfer *transfer, uint64_t n)
+{
+	if (transfer->max_body == 0 || n <= transfer->max_body)
+		return true;
+	struct err text;
+	err_set(&text, 0, "the body of the answer is longer than %llu bytes",
+		(unsigned long long)transfer->max_body);
+	http_blame(transfer, HTTP_TOO_BIG, 0, text.text);
+	return false;
+}
+
+bool http_answer_body(struct http_transfer *transfer, const char *data, size_t n)
+{
 	struct http_reply *reply = &transfer->reply;
-	size_t n = size * count;
 	transfer->progress = clock_mono();
-	if (transfer->stream && transfer->save_fd == -1 && buf_size(&reply->body) >= HTTP_HIGH) {
-		transfer->receive_paused = true;
-		return CURL_WRITEFUNC_PAUSE;
-	}
-	if (transfer->max_body > 0 && reply->received + n > transfer->max_body) {
-		struct err text;
-		err_set(&text, 0, "the body of the answer is longer than %llu bytes",
-			(unsigned long long)transfer->max_body);
-		http_blame(transfer, HTTP_TOO_BIG, 0, text.text);
-		return 0;
-	}
-	if (!http_answer_store(transfer, data, n))
-		return 0;
+	if (!http_answer_announced(transfer, reply->received + n) ||
+	    !http_answer_store(transfer, data, n))
+		return false;
 	reply->received += n;
 	if (transfer->stream)
 		http_changed(transfer);
-	return n;
-}
-
-void http_answer_setup(struct http_transfer *transfer)
-{
-	CURL *easy = transfer->easy;
-	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, http_answer_header);
-	curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, http_answer_body);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+	return true;
 }

@@ -7,78 +7,22 @@
  */
 #include "worker/http_easy.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "worker/clock.h"
+#include "worker/http_check.h"
 
 #define HTTP_EASY_CA_DIR    "/etc/ssl/certs"
 #define HTTP_EASY_LOOPBACK  "localhost,127.0.0.0/8,::1"
 #define HTTP_EASY_KEEP_IDLE 30L
 #define HTTP_EASY_KEEP_STEP 10L
-#define HTTP_EASY_MAX_URL   65536
 #define HTTP_EASY_UPLOAD    (256 * 1024L) /* a batch of a log in one system call, not in four */
 
-/* --- what goes into a request --- */
-
-static bool http_easy_token(const char *text, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)text[i];
-		if (!isalnum(c) && (c == '\0' || strchr("!#$%&'*+-.^_`|~", c) == NULL))
-			return false;
-	}
-	return n > 0;
-}
-
-int http_easy_method(const char *method, struct err *err)
-{
-	if (http_easy_token(method, strlen(method)) && strlen(method) <= 32)
-		return 0;
-	return err_set(err, 0, "'%.40s' is no HTTP method", method);
-}
-
-/* These decide where the body ends; two opinions about that are request smuggling. */
-static bool http_easy_reserved(const char *name, size_t n)
-{
-	static const char *const reserved[] = {"Content-Length", "Transfer-Encoding", "Expect"};
-	for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
-		if (strlen(reserved[i]) == n && strncasecmp(reserved[i], name, n) == 0)
-			return true;
-	return false;
-}
-
-/* The value is never shown: it may be a token. */
-static int http_easy_check(const struct http_header *header, struct err *err)
-{
-	if (!http_easy_token(header->name, header->name_size))
-		return err_set(err, 0, "'%.40s' is no header name", header->name);
-	if (http_easy_reserved(header->name, header->name_size))
-		return err_set(err, 0, "header %s is set by the client itself", header->name);
-	for (size_t i = 0; i < header->value_size; i++) {
-		unsigned char c = (unsigned char)header->value[i];
-		if ((c < ' ' && c != '\t') || c == 0x7f)
-			return err_set(err, 0,
-				       "the value of header %s has a control character (0x%02x) at "
-				       "byte %zu",
-				       header->name, c, i + 1);
-	}
-	return 0;
-}
-
 /* --- the model --- */
-
-static int http_easy_readable(const char *field, const char *path, struct err *err)
-{
-	if (path == NULL || access(path, R_OK) == 0)
-		return 0;
-	return err_errno(err, "%s %s", field, path);
-}
 
 /* A directory prepared by c_rehash has names like 4a6481c9.0. */
 static bool http_easy_hashed(const char *path)
@@ -200,15 +144,6 @@ static void http_easy_exempt(CURL *easy, const char *list, bool *failed)
 
 CURL *http_easy_model(const struct http_config *config, struct err *err)
 {
-	if (http_easy_readable("ca_file", config->ca_file, err) == -1 ||
-	    http_easy_readable("ca_dir", config->ca_dir, err) == -1 ||
-	    http_easy_readable("cert", config->cert, err) == -1 ||
-	    http_easy_readable("key", config->key, err) == -1)
-		return NULL;
-	const char *agent = config->user_agent ? config->user_agent : "";
-	struct http_header line = {"User-Agent", agent, 10, strlen(agent)};
-	if (http_easy_check(&line, err) == -1)
-		return NULL;
 	CURL *easy = curl_easy_init();
 	bool failed = easy == NULL;
 	if (!failed) {
@@ -240,8 +175,7 @@ static char *http_easy_write(char *to, const struct http_header *header)
 	return to;
 }
 
-int http_easy_headers(const struct http_header *headers, size_t count, struct curl_slist **out,
-		      struct err *err)
+struct curl_slist *http_easy_headers(const struct http_header *headers, size_t count)
 {
 	/* Ends every list: no default Content-Type, and no waiting for "100 Continue". A header
 	 * of the same name before it wins. */
@@ -250,14 +184,11 @@ int http_easy_headers(const struct http_header *headers, size_t count, struct cu
 		{.name = "Expect", .name_size = 6},
 	};
 	size_t bytes = (count + 2) * sizeof(struct curl_slist) + 64;
-	for (size_t i = 0; i < count; i++) {
-		if (http_easy_check(&headers[i], err) == -1)
-			return -1;
+	for (size_t i = 0; i < count; i++)
 		bytes += headers[i].name_size + headers[i].value_size + 3;
-	}
 	struct curl_slist *list = malloc(bytes);
 	if (list == NULL)
-		return err_set(err, ENOMEM, "out of memory for %zu headers", count);
+		return NULL;
 	char *text = (char *)(list + count + 2);
 	for (size_t i = 0; i < count + 2; i++) {
 		list[i] = (struct curl_slist){.data = text, .next = &list[i + 1]};
@@ -267,60 +198,13 @@ int http_easy_headers(const struct http_header *headers, size_t count, struct cu
 			text += sprintf(text, "%s:", last[i - count].name) + 1;
 	}
 	list[count + 1].next = NULL;
-	*out = list;
-	return 0;
-}
-
-int http_easy_url(const char *url, struct err *err)
-{
-	if (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0)
-		return err_set(err, 0, "'%.*s...' does not begin with http:// or https://",
-			       (int)strcspn(url, "/@?") > 40 ? 40 : (int)strcspn(url, "/@?"), url);
-	size_t n = strlen(url);
-	if (n > HTTP_EASY_MAX_URL)
-		return err_set(err, 0, "the URL is %zu bytes long; the limit is %d", n,
-			       HTTP_EASY_MAX_URL);
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)url[i] <= ' ' || (unsigned char)url[i] >= 0x7f)
-			return err_set(err, 0,
-				       "the URL has a character that must be escaped (0x%02x) at "
-				       "byte %zu",
-				       (unsigned char)url[i], i + 1);
-	return 0;
-}
-
-void http_easy_label(char *out, size_t size, const char *method, const char *url)
-{
-	const char *host = strstr(url, "://");
-	host = host ? host + 3 : url;
-	size_t authority = strcspn(host, "/?#");
-	const char *at = memrchr(host, '@', authority);
-	const char *shown = at ? at + 1 : host;
-	snprintf(out, size, "%s %.*s%.*s", method, (int)(host - url), url,
-		 (int)strcspn(shown, "?#"), shown);
-	for (char *c = out; *c != '\0'; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			*c = '?';
-}
-
-static bool http_easy_one_of(const char *method, const char *const *list)
-{
-	while (*list != NULL && strcmp(*list, method) != 0)
-		list++;
-	return *list != NULL;
-}
-
-bool http_easy_repeatable(const char *method)
-{
-	static const char *const repeatable[] = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS", NULL};
-	return http_easy_one_of(method, repeatable);
+	return list;
 }
 
 /* First what the handle's last request had set is taken back; HTTPGET after POSTFIELDS, which,
  * even with NULL, would make it a POST. */
 void http_easy_body(CURL *easy, const struct http_request *request)
 {
-	static const char *const with_body[] = {"POST", "PUT", "PATCH", NULL};
 	bool head = strcmp(request->method, "HEAD") == 0;
 	curl_easy_setopt(easy, CURLOPT_POSTFIELDS, NULL);
 	curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)-1);
@@ -331,7 +215,7 @@ void http_easy_body(CURL *easy, const struct http_request *request)
 	} else if (request->upload == HTTP_FROM_FILE || request->upload == HTTP_FED) {
 		curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
 		curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)request->body_length);
-	} else if (request->upload == HTTP_BYTES || http_easy_one_of(request->method, with_body)) {
+	} else if (request->upload == HTTP_BYTES || http_check_has_body(request->method)) {
 		size_t size = request->upload == HTTP_BYTES ? request->body_size : 0;
 		curl_easy_setopt(easy, CURLOPT_POST, 1L);
 		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)size);
@@ -343,12 +227,12 @@ void http_easy_body(CURL *easy, const struct http_request *request)
 }
 
 /* An empty proxy is none; without one, libcurl would ask the environment. */
-int http_easy_target(CURL *easy, const struct http_client *client,
+int http_easy_target(CURL *easy, const struct http_config *config,
 		     const struct http_request *request, struct err *err)
 {
 	bool failed = false;
 	bool tls = strncasecmp(request->url, "https:", 6) == 0;
-	const char *proxy = tls ? client->proxy_https : client->proxy_http;
+	const char *proxy = tls ? config->proxy_https : config->proxy_http;
 	http_easy_text(easy, CURLOPT_URL, request->url, &failed);
 	http_easy_text(easy, CURLOPT_PROXY, proxy ? proxy : "", &failed);
 	return failed ? err_set(err, ENOMEM, "out of memory for a request") : 0;
@@ -357,12 +241,14 @@ int http_easy_target(CURL *easy, const struct http_client *client,
 char *http_easy_resolve(const char *base, const char *ref)
 {
 	struct err ignored;
+	if (libcurl_load(&ignored) == -1)
+		return NULL;
 	char *found = NULL, *copy = NULL;
 	CURLU *url = curl_url();
 	if (url != NULL && curl_url_set(url, CURLUPART_URL, base, CURLU_PATH_AS_IS) == CURLUE_OK &&
 	    curl_url_set(url, CURLUPART_URL, ref, 0) == CURLUE_OK &&
 	    curl_url_get(url, CURLUPART_URL, &found, 0) == CURLUE_OK &&
-	    http_easy_url(found, &ignored) == 0)
+	    http_check_url(found, &ignored) == 0)
 		copy = strdup(found);
 	curl_free(found);
 	curl_url_cleanup(url);
@@ -431,15 +317,4 @@ enum http_reason http_easy_reason(CURL *easy, CURLcode code, const char *text)
 	default:
 		return HTTP_PROTOCOL;
 	}
-}
-
-const char *http_easy_word(enum http_reason reason)
-{
-	static const char *const words[] = {
-		[HTTP_FINE] = "fine",	  [HTTP_DNS] = "dns",	      [HTTP_CONNECT] = "connect",
-		[HTTP_TLS] = "tls",	  [HTTP_TIMEOUT] = "timeout", [HTTP_RESET] = "reset",
-		[HTTP_CLOSED] = "closed", [HTTP_TOO_BIG] = "too_big", [HTTP_PROTOCOL] = "protocol",
-		[HTTP_MEMORY] = "memory", [HTTP_URL] = "url",	      [HTTP_FILE] = "file",
-	};
-	return words[reason];
 }

@@ -27,6 +27,7 @@
 #include "worker/doors.h"
 #include "worker/host.h"
 #include "worker/http.h"
+#include "worker/http_check.h"
 #include "worker/http_client.h"
 #include "worker/http_easy.h"
 #include "worker/http_file.h"
@@ -169,7 +170,7 @@ static void transfer_wake(struct transfer_box *box)
 	task_wake(box->host, box->token, transfer_result, box);
 }
 
-/* From inside libcurl: record and wake. */
+/* From a callback of the loop, or from inside libcurl: record and wake. */
 static void transfer_changed(void *arg)
 {
 	struct transfer_box *box = arg;
@@ -183,7 +184,7 @@ static void transfer_abort(void *op)
 	box->waiting = false;
 }
 
-/* libcurl holds on to the piece that the unwinding stack is about to give up. */
+/* The transfer holds on to the piece that the unwinding stack is about to give up. */
 static void transfer_abort_write(void *op)
 {
 	struct transfer_box *box = op;
@@ -283,7 +284,7 @@ static int raise_failure(lua_State *L, enum http_reason reason, const char *labe
 	door_push_error(L, error_kind(reason), err);
 	lua_pushfstring(L, "%s: %s%s", label, err->text, error_hint(reason, err->text));
 	lua_setfield(L, -2, "message");
-	lua_pushstring(L, http_easy_word(reason));
+	lua_pushstring(L, http_check_word(reason));
 	lua_setfield(L, -2, "reason");
 	lua_pushboolean(L, sent);
 	lua_setfield(L, -2, "sent");
@@ -396,7 +397,7 @@ static int core_start(lua_State *L)
 	request.header_count = read_headers(L, &headers);
 	request.headers = headers;
 	char label[160];
-	http_easy_label(label, sizeof label, request.method, request.url);
+	http_check_label(label, sizeof label, request.method, request.url);
 	box->host = host_of(L);
 	box->stream = request.stream;
 	read_body(L, box, &request, label);

@@ -129,11 +129,10 @@ static int multi_on_timer(CURLM *curlm, long ms, void *arg)
 
 struct multi *multi_open(struct loop *loop, struct err *err)
 {
-	/* Counted and cheap after the first time; never undone, since OpenSSL may not be
-	 * initialised again after its cleanup. */
+	if (libcurl_load(err) == -1)
+		return NULL;
 	struct multi *multi = calloc(1, sizeof *multi);
-	if (multi == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK ||
-	    (multi->curlm = curl_multi_init()) == NULL) {
+	if (multi == NULL || (multi->curlm = curl_multi_init()) == NULL) {
 		free(multi);
 		err_set(err, ENOMEM, "cannot start libcurl (out of memory or of file descriptors)");
 		return NULL;

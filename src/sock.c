@@ -276,6 +276,13 @@ static void sock_ready(void *arg, uint32_t events)
 	sock_more(arg);
 }
 
+static void sock_wait(struct sock_op *op, void (*done)(void *arg), void *arg)
+{
+	op->done = done;
+	op->arg = arg;
+	op->waiting = true;
+}
+
 /* An operation starts: first a try, then waiting for as long as it may take. */
 static enum sock_result sock_begin(struct sock *s, struct sock_op *op, int64_t timeout,
 				   enum sock_result (*step)(struct sock *s),
@@ -290,9 +297,7 @@ static enum sock_result sock_begin(struct sock *s, struct sock_op *op, int64_t t
 		return sock_fail(op, ENOMEM, "io");
 	if (patient)
 		loop_defer(s->loop, &s->more, sock_more, s);
-	op->done = done;
-	op->arg = arg;
-	op->waiting = true;
+	sock_wait(op, done, arg);
 	return SOCK_WAIT;
 }
 
@@ -311,6 +316,13 @@ enum sock_result sock_read(struct sock *s, enum sock_want want, size_t most, int
 	size_t ahead = buf_size(&s->in);
 	s->in.ceiling = (most > ahead ? most : ahead) + SOCK_CHUNK_MOST;
 	return sock_begin(s, op, timeout, sock_pull, sock_read_late, done, arg);
+}
+
+void sock_await(struct sock *s, void (*done)(void *arg), void *arg)
+{
+	s->reader.want = SOCK_ANY;
+	s->eager = 0;
+	sock_wait(&s->reader, done, arg);
 }
 
 enum sock_result sock_write(struct sock *s, const void *data, size_t n, int64_t timeout,

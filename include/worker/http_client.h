@@ -1,8 +1,7 @@
 /* http_client.h -- a pool of connections with one set of settings.  Floor 3, with http.h.
  *
- * A client has a multi of its own, so its connections are its own and closing it closes them, and
- * it keeps easy handles for the next request: making one costs more than a request.  The struct is
- * open to http.c only.
+ * Its connections are its own, and closing it closes them.  The struct is open to the files of
+ * http.h only.
  */
 #ifndef WORKER_HTTP_CLIENT_H
 #define WORKER_HTTP_CLIENT_H
@@ -10,13 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <curl/curl.h>
-
 #include "worker/err.h"
+#include "worker/http_pool.h"
 #include "worker/list.h"
 
+struct http_curl;
 struct loop;
-struct multi;
 
 /* NULL and 0 stand for "not set".  Everything is copied. */
 struct http_config {
@@ -33,19 +31,12 @@ struct http_config {
 	int64_t user_timeout;			   /* ns sent bytes may stay unacknowledged */
 };
 
-#define HTTP_CLIENT_KEPT 16
-
 struct http_client {
 	struct loop *loop;
-	struct multi *multi;
-	CURL *model;   /* every easy handle is a copy of it */
-	CURLSH *share; /* TLS sessions, to be resumed by the next connection */
-	char *proxy_http, *proxy_https;
-	int64_t connect_timeout;
-	unsigned user_timeout_ms;
-	struct list members; /* transfers under way */
-	CURL *kept[HTTP_CLIENT_KEPT];
-	size_t kept_count;
+	struct http_config config;
+	struct list members;	/* transfers under way */
+	struct http_pool pool;	/* connections of our own */
+	struct http_curl *curl; /* libcurl's, once it is needed */
 };
 
 /* A transfer under way; ${cut} ends it because the client closes, and takes it out of the list. */
@@ -61,10 +52,5 @@ struct http_client *http_client_open(struct loop *loop, const struct http_config
 /* http_client_close(client): transfers under way end with HTTP_CLOSED and stay valid until
  * http_free; the connections are closed. */
 void http_client_close(struct http_client *client);
-
-/* http_client_take(client): an easy handle with the client's settings, NULL when out of memory.
- * http_client_keep(client, easy): and back. */
-CURL *http_client_take(struct http_client *client);
-void http_client_keep(struct http_client *client, CURL *easy);
 
 #endif

@@ -2,8 +2,8 @@
  *
  * libcurl does not wait: it says which sockets and which one timer it would wait for, and is told
  * when they come up.  A multi is that bridge, and owns what libcurl keeps per multi: the pool of
- * connections and the DNS cache.  The users are http.c (a multi per client, so that closing the
- * client closes its connections) and sock.c (CURLOPT_CONNECT_ONLY).
+ * connections and the DNS cache.  The users are http_curl.c (a multi per client, so that closing
+ * the client closes its connections) and dial_curl.c (CURLOPT_CONNECT_ONLY).
  *
  *	struct multi_job job = {.done = connected, .arg = conn};
  *	if (multi_add(multi, easy, &job, err) == -1) ...
@@ -16,9 +16,8 @@
 #ifndef WORKER_MULTI_H
 #define WORKER_MULTI_H
 
-#include <curl/curl.h>
-
 #include "worker/err.h"
+#include "worker/libcurl.h"
 
 struct loop;
 struct multi;
@@ -28,7 +27,7 @@ struct multi_job {
 	void *arg;
 };
 
-/* multi_open(loop, err): a new bridge; NULL with ${err} set. */
+/* multi_open(loop, err): a new bridge; loads libcurl.  NULL with ${err} set. */
 struct multi *multi_open(struct loop *loop, struct err *err);
 
 /* multi_close(multi): closes every pooled connection.  All easy handles must have been removed. */

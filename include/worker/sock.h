@@ -101,6 +101,11 @@ int sock_shutdown(struct sock *s, struct err *err);
 enum sock_result sock_read(struct sock *s, enum sock_want want, size_t most, int64_t timeout,
 			   void (*done)(void *arg), void *arg);
 
+/* sock_await(s, done, arg): as SOCK_ANY, but without a look at what may be there already: for a
+ * connection on which nothing is expected but its end.  Who goes on with it looks (sock_stop,
+ * sock_read). */
+void sock_await(struct sock *s, void (*done)(void *arg), void *arg);
+
 /* sock_write(s, data, n, timeout, done, arg): all of it, from the caller's memory, which must stay
  * until the operation ends. */
 enum sock_result sock_write(struct sock *s, const void *data, size_t n, int64_t timeout,

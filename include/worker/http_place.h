@@ -1,0 +1,26 @@
+/* http_place.h -- where a URL leads, and by which way.  Floor 3, with http.h. */
+#ifndef WORKER_HTTP_PLACE_H
+#define WORKER_HTTP_PLACE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct http_client;
+
+#define HTTP_HOST 256
+
+struct http_place {
+	char host[HTTP_HOST]; /* without the brackets of a version 6 address */
+	int port;
+	const char *authority, *target; /* in the URL: host and port; path and query, maybe empty */
+	size_t authority_size, target_size;
+};
+
+/* http_place_read(url, place): take a plain http:// URL apart.  False: it is another one, or has
+ * something that libcurl understands better (a user's name, a zone, a strange host). */
+bool http_place_read(const char *url, struct http_place *place);
+
+/* http_place_plain(client, url): does a connection of our own lead there? */
+bool http_place_plain(const struct http_client *client, const char *url);
+
+#endif

@@ -1,0 +1,68 @@
+/* http_place.c -- where a URL leads, and by which way.  Floor 3.  See worker/http_place.h. */
+#include "worker/http_place.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "worker/http_client.h"
+
+#define PLACE_SCHEME "http://"
+#define PLACE_NAME   "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"
+#define PLACE_V6     "abcdefABCDEF0123456789.:"
+
+/* ":8080", or nothing. */
+static bool place_port(const char *text, size_t n, int *port)
+{
+	*port = 80;
+	if (n == 0)
+		return true;
+	if (text[0] != ':' || n < 2 || n > 6 || strspn(text + 1, "0123456789") < n - 1)
+		return false;
+	*port = atoi(text + 1);
+	return *port > 0 && *port <= 65535;
+}
+
+static bool place_host(const char *text, size_t n, char host[HTTP_HOST])
+{
+	if (n == 0 || n >= HTTP_HOST)
+		return false;
+	memcpy(host, text, n);
+	host[n] = '\0';
+	return true;
+}
+
+bool http_place_read(const char *url, struct http_place *place)
+{
+	if (strncasecmp(url, PLACE_SCHEME, sizeof PLACE_SCHEME - 1) != 0)
+		return false;
+	const char *at = url + sizeof PLACE_SCHEME - 1;
+	size_t size = strcspn(at, "/?#"), skip = at[0] == '[' ? 1 : 0;
+	size_t name = strspn(at + skip, skip ? PLACE_V6 : PLACE_NAME), end = skip + name + skip;
+	if (end > size || (skip && at[end - 1] != ']') ||
+	    !place_host(at + skip, name, place->host) ||
+	    !place_port(at + end, size - end, &place->port))
+		return false;
+	place->authority = at;
+	place->authority_size = size;
+	place->target = at + size;
+	place->target_size = strcspn(place->target, "#");
+	return true;
+}
+
+/* The worker itself never asks a proxy for this machine. */
+static bool place_is_loopback(const char *host)
+{
+	return strcasecmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 ||
+	       strcmp(host, "::1") == 0;
+}
+
+bool http_place_plain(const struct http_client *client, const char *url)
+{
+	struct http_place place;
+	const struct http_config *config = &client->config;
+	if (config->low_speed_bytes > 0 || !http_place_read(url, &place))
+		return false;
+	return config->unix_path != NULL || config->proxy_http == NULL ||
+	       place_is_loopback(place.host);
+}
