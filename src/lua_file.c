@@ -176,7 +176,8 @@ static int file_size(lua_State *L)
 	return 1;
 }
 
-/* Read what is left, one byte beyond ${most} at the farthest. Files of /proc tell no size. */
+/* Read what is left, one byte beyond ${most} at the farthest. Files of /proc tell no size. What
+ * follows a short read, mostly nothing, fits into the rest of its room. */
 static int file_read_all(lua_State *L, struct file *file, size_t most, const char *path)
 {
 	struct err err;
@@ -198,7 +199,7 @@ static int file_read_all(lua_State *L, struct file *file, size_t most, const cha
 		}
 		if (got == 0)
 			break;
-		hint = 65536;
+		hint = (size_t)got < want ? want - (size_t)got : 65536;
 	}
 	luaL_pushresult(&buffer);
 	file_close(L, file);
