@@ -38,16 +38,6 @@ commands.GLOBALS = {
   color = { "flag", doc = "Colours, or none; otherwise on a terminal unless NO_COLOR is set." },
 }
 
-local function module_of(name) return "worker.commands." .. name end
-
--- Whether there is such a module, without loading it: one that is there and broken has to be heard.
-local function has_module(name)
-  for _, searcher in ipairs(package.searchers) do
-    if type(searcher(name)) == "function" then return true end
-  end
-  return false
-end
-
 local is_known = {}
 for _, group in ipairs(commands.GROUPS) do
   for _, name in ipairs(group[2]) do is_known[name] = true end
@@ -55,21 +45,19 @@ end
 
 --- `commands.exists(name)`: whether it is a command of this binary.
 function commands.exists(name)
-  return is_known[name] == true and has_module(module_of(name))
+  return is_known[name] == true
 end
 
 --- `commands.get(name)`: the command; its mistakes in loading are raised.
 function commands.get(name)
-  return (require(module_of(name)))
+  return (require("worker.commands." .. name))
 end
 
---- `commands.names()`: all commands there are, in the order of the groups.
+--- `commands.names()`: all commands, in the order of the groups.
 function commands.names()
   local names = {}
   for _, group in ipairs(commands.GROUPS) do
-    for _, name in ipairs(group[2]) do
-      if commands.exists(name) then names[#names + 1] = name end
-    end
+    table.move(group[2], 1, #group[2], #names + 1, names)
   end
   return names
 end

@@ -111,9 +111,7 @@ function help.general()
   }
   for _, group in ipairs(commands.GROUPS) do
     local rows = {}
-    for _, name in ipairs(group[2]) do
-      if commands.exists(name) then rows[#rows + 1] = { name, commands.get(name).summary } end
-    end
+    for i, name in ipairs(group[2]) do rows[i] = { name, commands.get(name).summary } end
     section(out, group[1], terminal.columns(rows, { indent = 2 }))
   end
   section(out, "Options of every command", options_table(commands.GLOBALS, function() return true end))
