@@ -56,7 +56,12 @@ schema.in_order = report.in_order
 -- attributes, fields without doc, defaults and examples that would not pass.  Empty when all is
 -- well.
 function schema.verify(spec)
-  return verify.spec(fields_of(spec), schema.check)
+  local run = report.new_run(nil, {})
+  return verify.spec(fields_of(spec), function(field, value)
+    run.problems = { count = 0 }
+    check.value(run, field, value, { path = "" })
+    return run.problems[1] and run.problems[1].message
+  end)
 end
 
 --- `schema.explain(plugin)`: the documentation of a plugin as text, for a terminal.

@@ -77,15 +77,19 @@ end
 --- `flags.warn_variables(load, variables)`: a variable that looks like a slip of the pen is worth a
 -- word; others with the prefix may be somebody else's.
 function flags.warn_variables(load, variables)
+  local ours = {}
+  for name in pairs(variables) do
+    if name:find("^" .. PREFIX) and not OTHER_VARIABLES[name] then ours[name] = true end
+  end
+  if not next(ours) then return end
   local names, known = {}, {}
   for flag in pairs(load.known) do
     local name = PREFIX .. flag:gsub("-", "_"):upper()
     names[#names + 1], known[name], known[name .. "_FILE"] = name, true, true
   end
   table.sort(names)
-  for _, name in ipairs(sorted(variables)) do
-    local near = name:find("^" .. PREFIX) and not known[name] and not OTHER_VARIABLES[name]
-      and text.nearest(name, names)
+  for _, name in ipairs(sorted(ours)) do
+    local near = not known[name] and text.nearest(name, names)
     if near then
       load.warnings[#load.warnings + 1] =
         schema.problem(("%s in the environment means nothing; did you mean %s?"):format(name, near))

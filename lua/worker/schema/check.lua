@@ -178,16 +178,20 @@ end
 
 -- ---- records ----
 
-local function check_unknown(run, fields, value, at)
-  local mark = run.marks[value]
+local function names_of(fields)
   local names = {}
   for name, field in pairs(fields) do
     if type(field) == "table" then names[#names + 1] = name end
   end
+  return names
+end
+
+local function check_unknown(run, fields, value, at)
+  local mark = run.marks[value]
   -- the marks also know keys whose value is null
   for key in pairs(mark and mark.keys or value) do
     if type(fields[key]) ~= "table" then
-      local near = text.nearest(tostring(key), names)
+      local near = text.nearest(tostring(key), names_of(fields))
       local hint = near and ('; did you mean "%s"?'):format(near) or ""
       complain(run, below(at, value, key), "unknown key" .. hint, true)
     end

@@ -15,15 +15,9 @@ local CONTAINERS = { list = "of", map = "of", record = "fields", one_of = "of" }
 
 local verify_fields
 
-local function try(found, path, field, what, check)
-  if field[what] == nil then return end
-  local plain = {}
-  for key, value in pairs(field) do plain[key] = value end
-  plain.required, plain.default, plain.deprecated = nil, nil, nil
-  local _, problems = check({ it = plain }, { it = field[what] })
-  if problems[1] then
-    found[#found + 1] = ("%s: its %s does not pass: %s"):format(path, what, problems[1].message)
-  end
+local function try(found, path, field, what, complaint)
+  local why = field[what] ~= nil and complaint(field, field[what])
+  if why then found[#found + 1] = ("%s: its %s does not pass: %s"):format(path, what, why) end
 end
 
 local function verify_attributes(found, path, field)
@@ -40,25 +34,25 @@ local function verify_attributes(found, path, field)
   end
 end
 
-local function verify_inside(found, path, field, check)
+local function verify_inside(found, path, field, complaint)
   local kind = field[1]
   if kind == "record" then
-    verify_fields(found, path .. ".", field.fields, check)
+    verify_fields(found, path .. ".", field.fields, complaint)
   elseif kind == "one_of" then
     for index, one in ipairs(field.of) do
       local inner = type(one) == "string" and { one } or one
       if not types[inner[1]] and not CONTAINERS[inner[1]] then
         found[#found + 1] = ("%s: alternative %d has no known type"):format(path, index)
       elseif CONTAINERS[inner[1]] and inner[CONTAINERS[inner[1]]] then
-        verify_inside(found, path, inner, check)
+        verify_inside(found, path, inner, complaint)
       end
     end
   elseif type(field.of) == "table" and CONTAINERS[field.of[1]] and field.of[CONTAINERS[field.of[1]]] then
-    verify_inside(found, path, field.of, check)
+    verify_inside(found, path, field.of, complaint)
   end
 end
 
-local function verify_field(found, path, field, check)
+local function verify_field(found, path, field, complaint)
   local kind = field[1]
   if not types[kind] and not CONTAINERS[kind] then
     found[#found + 1] = ("%s: unknown type %s"):format(path, tostring(kind))
@@ -76,19 +70,19 @@ local function verify_field(found, path, field, check)
     found[#found + 1] = ("%s: a %s needs %s"):format(path, kind, CONTAINERS[kind])
     return
   end
-  verify_inside(found, path, field, check)
-  try(found, path, field, "default", check)
-  try(found, path, field, "example", check)
+  verify_inside(found, path, field, complaint)
+  try(found, path, field, "default", complaint)
+  try(found, path, field, "example", complaint)
 end
 
-function verify_fields(found, prefix, fields, check)
+function verify_fields(found, prefix, fields, complaint)
   local names = {}
   for name in pairs(fields) do names[#names + 1] = tostring(name) end
   table.sort(names)
   for _, name in ipairs(names) do
     local field = fields[name]
     if type(field) == "table" then
-      verify_field(found, prefix .. name, field, check)
+      verify_field(found, prefix .. name, field, complaint)
     elseif not (name == "check" and type(field) == "function") then
       found[#found + 1] = prefix .. name .. ": is not a field; write { \"type\", doc = ... }"
     end
@@ -103,10 +97,11 @@ function verify.fields_of(spec)
   return spec
 end
 
---- `verify.spec(fields, check)`: what is wrong with them, as a list of texts.
-function verify.spec(fields, check)
+--- `verify.spec(fields, complaint)`: what is wrong with them, as a list of texts. complaint(field, value)
+-- says why a value does not pass, nil when it does.
+function verify.spec(fields, complaint)
   local found = {}
-  verify_fields(found, "", fields, check)
+  verify_fields(found, "", fields, complaint)
   return found
 end
 
