@@ -13,9 +13,7 @@
 --   ctx.own(handle)         something to close once the job is over and reported; gives it back
 --   ctx.server, ctx.id      the server's name, the job's id
 local fs = require "worker.fs"
-local joblog = require "worker.joblog"
 local log = require "worker.log"
-local spool = require "worker.spool"
 local sys = require "worker.core.sys"
 local text = require "worker.text"
 
@@ -51,7 +49,8 @@ local function spool_of(server)
   if not server.spool_dir then return nil end
   return function()
     fs.mkdir(server.spool_dir, { parents = true, mode = PRIVATE })
-    return spool.open(fs.join(server.spool_dir, text.random_id()), { ceiling = server.spool_most })
+    local path = fs.join(server.spool_dir, text.random_id())
+    return require("worker.spool").open(path, { ceiling = server.spool_most })
   end
 end
 
@@ -72,7 +71,7 @@ function context.new(server, job)
     server = server.name, id = job.id, workspace = server.workspace, secrets = {}, limits = {}, grace = server.grace or GRACE,
     draining = server.drain_signal, is_draining = function() return server.draining end,
     began = sys.mono(), kept = {}, owned = {},
-    joblog = plugin.log and joblog.new { batch = plugin.batch, spool = spool_of(server) } or nil,
+    joblog = plugin.log and require("worker.joblog").new { batch = plugin.batch, spool = spool_of(server) } or nil,
     last_line = last_line,
   }
   for _, value in ipairs(job.secrets or {}) do ctx.secrets[#ctx.secrets + 1] = value end

@@ -8,7 +8,6 @@ local fs = require "worker.fs"
 local guard = require "worker.guard"
 local sandbox = require "worker.sandbox"
 local schema = require "worker.schema"
-local shape = require "worker.tools.shape"
 local text = require "worker.text"
 
 local registry = {}
@@ -28,7 +27,8 @@ local KINDS = {
   },
   executor = { folder = "executors", needs = { "run" }, slots = { "run", "plan", "check" }, data = { "isolation" } },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" }, data = {} },
-  tool = { folder = "tools", needs = { "command" }, slots = { "command" }, data = {}, read = shape.read },
+  tool = { folder = "tools", needs = { "command" }, slots = { "command" }, data = {},
+    read = function(plugin) return require("worker.tools.shape").read(plugin) end },
   sink = { folder = "sinks", needs = { "publish" }, slots = { "open", "publish", "flush", "close", "check" }, data = {} },
 }
 
@@ -127,12 +127,8 @@ end
 local function add_folder(found, dir, kind_name)
   local folder = fs.join(dir, KINDS[kind_name].folder)
   for _, item in ipairs(fs.list(folder) or {}) do
-    local name = item:match("^([%w_-]+)%.lua$")
-    local path = name and fs.join(folder, item)
-    local own
-    if not name and fs.exists(fs.join(folder, item, "init.lua")) then
-      name, path, own = item, fs.join(folder, item, "init.lua"), fs.join(folder, item)
-    end
+    local name, path, own = item:match("^([%w_-]+)%.lua$"), folder .. "/" .. item, nil
+    if not name and fs.exists(path .. "/init.lua") then name, path, own = item, path .. "/init.lua", path end
     if name then
       found[kind_name][name] = { kind = kind_name, name = name, path = path, folder = own }
     end

@@ -3,7 +3,6 @@
 -- Every sink has a queue and a task of its own (sinks/feed.lua): a dead one costs memory up to its
 -- bound, and no job and no other sink a moment.
 local event = require "worker.sinks.event"
-local feed = require "worker.sinks.feed"
 local fingerprint = require "worker.fingerprint"
 local task = require "worker.task"
 
@@ -15,6 +14,7 @@ local methods = {}
 local meta = { __index = methods, __name = "worker.sinks" }
 
 local function begin(self, entry, print)
+  local feed = require "worker.sinks.feed" -- for those who have a sink
   local one = feed.new(entry, function(name, facts) self.events:emit(name, facts) end):start()
   one.print = print
   return one

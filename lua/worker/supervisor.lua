@@ -4,7 +4,6 @@
 -- while jobs finish), WATCHDOG from the loop itself: a loop that stalls is noticed.  The address is
 -- taken out of the environment at once, so that no job can speak in our name.
 local log = require "worker.log"
-local sock = require "worker.sock"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
 
@@ -40,7 +39,7 @@ end
 --- `supervisor:tell(text)`: one message, lines of NAME=VALUE.
 function methods:tell(text)
   if not self.address then return end
-  local ok, why = pcall(sock.datagram, self.address, text)
+  local ok, why = pcall(require("worker.sock").datagram, self.address, text)
   if not ok then
     log.warn("supervisor.silent", "the supervisor cannot be told: " .. tostring(why))
     self.address = nil
