@@ -51,11 +51,13 @@ local function metatables()
   return set, get
 end
 
-local function copy_of(library, without)
+-- What a plugin gets a copy of when it first asks, so that it changes nobody else's.
+local COPIED = { string = string, table = table, math = math, utf8 = utf8 }
+
+local function copy_of(library)
   local copy = {}
-  for name, value in pairs(library) do
-    if not (without and without[name]) then copy[name] = value end
-  end
+  for name, value in pairs(library) do copy[name] = value end
+  copy.dump = nil
   return copy
 end
 
@@ -133,10 +135,12 @@ function sandbox.env(plugin, read)
     setmetatable = set_metatable, getmetatable = get_metatable,
     tonumber = tonumber, tostring = tostring, type = type, _VERSION = _VERSION,
     pcall = safe_pcall, xpcall = safe_xpcall, print = printer(plugin.name),
-    string = copy_of(string, { dump = true }), table = copy_of(table), math = copy_of(math),
-    utf8 = copy_of(utf8),
   }
   setmetatable(base, { __index = function(_, name)
+    if COPIED[name] then
+      base[name] = copy_of(COPIED[name])
+      return base[name]
+    end
     error(("there is no global '%s' for a plugin"):format(tostring(name)), 2)
   end })
   local env = setmetatable({}, {
