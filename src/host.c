@@ -39,6 +39,8 @@
 /* Most of what Lua holds is the library, which never goes: to look through it seldom costs little
  * memory.  In percent of what was left after the last time. */
 #define HOST_PAUSE 300
+/* Most of what a start makes stays: the first collection comes after so many KiB. */
+#define HOST_FIRST 2048
 /* What has a finalizer is only freed by the collection after the one that found it dead, and counts
  * as alive until then.  A program that makes many such things (streams, tasks) would be allowed
  * three times as much garbage each time; so above HOST_LARGE the next collection begins almost at
@@ -435,6 +437,7 @@ struct host *host_open(const struct host_options *options, struct err *err)
 		return NULL;
 	}
 	lua_atpanic(host->L, host_panic);
+	lua_gc(host->L, LUA_GCSTEP, -HOST_FIRST); /* backwards: the program may make so much */
 	*(struct host **)lua_getextraspace(host->L) = host;
 	lua_pushcfunction(host->L, host_setup);
 	lua_pushlightuserdata(host->L, host);
