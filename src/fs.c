@@ -150,6 +150,9 @@ int fs_make_dirs(const char *path, mode_t mode, struct err *err)
 {
 	if (*path == '\0')
 		return err_set(err, ENOENT, "making a directory without a name");
+	struct stat st;
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		return 0;
 	char *copy = strdup(path);
 	if (copy == NULL)
 		return err_set(err, ENOMEM, "out of memory");

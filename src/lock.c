@@ -23,8 +23,9 @@ static void lock_sign(int fd)
 {
 	char text[24];
 	int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-	/* Only for people: a full disk must not keep us from locking. */
-	if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)n, 0) != n)
+	/* Only for people: a full disk must not keep us from locking.  A file that is never empty
+	 * keeps its block. */
+	if (ftruncate(fd, pwrite(fd, text, (size_t)n, 0) == n ? n : 0) == -1)
 		return;
 }
 
