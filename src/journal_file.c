@@ -17,7 +17,7 @@
 
 #define JOURNAL_MARK	0x4b52574au /* "JWRK" */
 #define JOURNAL_VERSION 1
-#define JOURNAL_WINDOW	(256u << 10)
+#define JOURNAL_WINDOW	(64u << 10)
 
 static const char journal_magic[8] = "worker\0J";
 
