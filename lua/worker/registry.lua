@@ -124,33 +124,38 @@ local function load_plugin(entry)
   return plugin
 end
 
-local function add_folder(found, dir, kind_name)
-  local folder = fs.join(dir, KINDS[kind_name].folder)
+local function add_folder(found, dir, kind)
+  local folder = fs.join(dir, KINDS[kind].folder)
   for _, item in ipairs(fs.list(folder) or {}) do
     local name, path, own = item:match("^([%w_-]+)%.lua$"), folder .. "/" .. item, nil
     if not name and fs.exists(path .. "/init.lua") then name, path, own = item, path .. "/init.lua", path end
-    if name then
-      found[kind_name][name] = { kind = kind_name, name = name, path = path, folder = own }
-    end
+    if name then found[name] = { kind = kind, name = name, path = path, folder = own } end
   end
 end
 
 local methods = {}
 local meta = { __index = methods, __name = "worker.registry" }
 
---- `registry.open(dirs)`: look for plugins in these folders; a later folder wins over an earlier one.
+--- `registry.open(dirs)`: the plugins in these folders; a later folder wins over an earlier one. They are
+-- looked through when a plugin of a kind is first asked for.
 function registry.open(dirs)
-  local found = {}
-  for kind_name in pairs(KINDS) do found[kind_name] = {} end
-  for _, dir in ipairs(dirs) do
-    for kind_name in pairs(KINDS) do add_folder(found, dir, kind_name) end
+  return setmetatable({ found = {}, dirs = dirs }, meta)
+end
+
+-- name -> entry
+local function entries(self, kind)
+  local found = self.found[kind]
+  if not found then
+    found = {}
+    for _, dir in ipairs(KINDS[kind] and self.dirs or {}) do add_folder(found, dir, kind) end
+    self.found[kind] = found
   end
-  return setmetatable({ found = found, dirs = dirs }, meta)
+  return found
 end
 
 --- `registry:get(kind, name)`: the plugin, or nil and what is wrong (for a person).
 function methods:get(kind, name)
-  local entry = self.found[kind] and self.found[kind][name]
+  local entry = entries(self, kind)[name]
   if not entry then
     local near = text.nearest(name, self:names(kind))
     local where = #self.dirs > 0 and "in " .. table.concat(self.dirs, ", ")
@@ -169,13 +174,13 @@ end
 
 --- `registry:digest(kind, name)`: changes when the plugin's file does.
 function methods:digest(kind, name)
-  local entry = self.found[kind] and self.found[kind][name]
+  local entry = entries(self, kind)[name]
   return entry and entry.digest
 end
 
 --- `registry:names(kind)`: the names of all plugins of a kind, sorted.
 function methods:names(kind)
-  return words_of(self.found[kind] or {})
+  return words_of(entries(self, kind))
 end
 
 --- `registry:shelf()`: the tools, as worker.tools looks for them.
@@ -192,7 +197,7 @@ function methods:all()
   for _, kind in ipairs(registry.KINDS) do
     for _, name in ipairs(self:names(kind)) do
       self:get(kind, name)
-      list[#list + 1] = self.found[kind][name]
+      list[#list + 1] = entries(self, kind)[name]
     end
   end
   return list

@@ -62,10 +62,10 @@ local function copy_of(library)
 end
 
 -- Data of a module is copied: no plugin can change what another one sees.
-local function own_copy(value)
-  if type(value) ~= "table" or getmetatable(value) ~= nil then return value end
+local function own_copy(data)
+  if getmetatable(data) ~= nil then return data end
   local copy = {}
-  for key, item in pairs(value) do copy[key] = own_copy(item) end
+  for key, item in pairs(data) do copy[key] = type(item) == "table" and own_copy(item) or item end
   return copy
 end
 

@@ -231,7 +231,7 @@ function server.to_config(values, dirs)
   if not values.log_level then
     flags["log-level"] = values.verbose and "debug" or values.quiet and "warn" or nil
   end
-  return { config = values.config, flags = flags, dirs = dirs, system_plugins = places.shipped() }
+  return { config = values.config, flags = flags, dirs = dirs }
 end
 
 return server
