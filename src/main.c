@@ -17,6 +17,7 @@
 #include "worker/host.h"
 #include "worker/log.h"
 #include "worker/loop.h"
+#include "worker/orphans.h"
 #include "worker/task.h"
 
 #define MIB	      ((size_t)1024 * 1024)
@@ -137,8 +138,10 @@ int main(int argc, char **argv)
 	int code = loop != NULL ? main_run(loop, argc, argv, &err) : -1;
 	if (code == -1)
 		fprintf(stderr, "worker: cannot start: %s\n", err.text);
-	if (loop != NULL)
+	if (loop != NULL) {
+		orphans_close();
 		loop_free(loop);
+	}
 	log_free();
 	return code == -1 ? EXIT_SOFTWARE : code;
 }

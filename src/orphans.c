@@ -26,7 +26,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -48,6 +50,7 @@ static struct {
 
 	/* From here on only the loop's thread. */
 	struct loop *loop;
+	struct loop_fd deaths; /* a signalfd of SIGCHLD alone */
 	struct loop_timer soon;
 	struct list trees;
 	uint64_t reaped, random, serial;
@@ -223,22 +226,51 @@ static void reap_strangers(void *arg)
 	each_child(tid, reap_unowned);
 }
 
-/* Nearly every signal is for a child that somebody waits for.  A zombie can lie there for a moment;
- * so there is one look at all of them for the many that end within that time. */
-static void child_signal(void *arg, int signo)
+/* Taken back first: who dies from now on is a new event. */
+static void look_due(void *arg)
 {
-	(void)signo;
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	(void)sigtimedwait(&set, NULL, &(struct timespec){.tv_sec = 0});
+	reap_strangers(arg);
+}
+
+/* Nearly every signal is for a child that somebody waits for.  A zombie can lie there for a moment;
+ * so there is one look at all of them for the many that end within that time.  Until then the
+ * signal stays pending, and while it is pending others like it are nothing to the kernel, nor to
+ * us. */
+static void child_died(void *arg, uint32_t events)
+{
+	(void)events;
 	if (loop_timer_running(&table.soon))
 		return;
-	if (loop_timer_start_real(table.loop, &table.soon, REAP_AFTER, reap_strangers, NULL) == -1)
-		reap_strangers(arg);
+	if (loop_timer_start_real(table.loop, &table.soon, REAP_AFTER, look_due, NULL) == -1)
+		look_due(arg);
+}
+
+/* Watched for changes: a pending signal would come up turn after turn. */
+static int watch_deaths(struct loop *loop, struct err *err)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (fd == -1)
+		return err_errno(err, "signalfd");
+	if (loop_fd_add(loop, &table.deaths, fd, EPOLLIN | EPOLLET, child_died, NULL, err) == -1) {
+		close(fd);
+		return -1;
+	}
+	loop_fd_standing(loop, &table.deaths);
+	return 0;
 }
 
 int orphans_open(struct loop *loop, struct err *err)
 {
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == -1)
 		return err_errno(err, "becoming the reaper of what jobs leave behind");
-	if (loop_signal(loop, SIGCHLD, child_signal, NULL, err) == -1)
+	if (!table.deaths.registered && watch_deaths(loop, err) == -1)
 		return -1;
 	table.loop = loop;
 	if (!table.opened)
@@ -253,9 +285,11 @@ int orphans_open(struct loop *loop, struct err *err)
 void orphans_close(void)
 {
 	if (table.loop != NULL)
-		loop_signal(table.loop, SIGCHLD, NULL, NULL, NULL);
-	if (table.loop != NULL)
 		loop_timer_stop(table.loop, &table.soon);
+	if (table.deaths.registered) {
+		loop_fd_forget(table.loop, &table.deaths);
+		close(table.deaths.fd);
+	}
 	table.loop = NULL;
 	pthread_mutex_lock(&table.lock);
 	if (table.count + table.holds == 0) {

@@ -29,7 +29,7 @@
 #include "worker/loop.h"
 
 /* orphans_open(loop, err): become the subreaper and reap adopted children on SIGCHLD (which must be
- * blocked).  orphans_close() ends it. */
+ * blocked).  orphans_close() ends it, before the loop does. */
 int orphans_open(struct loop *loop, struct err *err);
 void orphans_close(void);
 
