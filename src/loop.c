@@ -144,9 +144,15 @@ void loop_fd_set(struct loop *loop, struct loop_fd *watch, uint32_t events)
 
 void loop_fd_del(struct loop *loop, struct loop_fd *watch)
 {
+	if (watch->registered)
+		epoll_ctl(loop->epoll, EPOLL_CTL_DEL, watch->fd, NULL);
+	loop_fd_forget(loop, watch);
+}
+
+void loop_fd_forget(struct loop *loop, struct loop_fd *watch)
+{
 	if (!watch->registered)
 		return;
-	epoll_ctl(loop->epoll, EPOLL_CTL_DEL, watch->fd, NULL);
 	loop->slots[watch->fd].watch = NULL;
 	watch->registered = false;
 	if (!watch->standing)

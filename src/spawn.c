@@ -134,14 +134,16 @@ static bool spawn_look(struct spawn *child)
 	return true;
 }
 
-/* The pidfd stays readable while the zombie lies there, so it is watched no longer. */
+/* The pidfd stays readable while the zombie lies there; its watch tells only of changes.  There may
+ * be another one to wait for: a leader that somebody traces is dead to us when the tracer has let
+ * go. */
 static void spawn_exited(void *arg, uint32_t events)
 {
 	struct spawn *child = arg;
 	(void)events;
 	if (!spawn_look(child))
 		return;
-	loop_fd_del(child->spawner->loop, &child->watch);
+	loop_fd_forget(child->spawner->loop, &child->watch);
 	loop_outside(child->spawner->loop, -1);
 	child->state = CHILD_EXITED;
 	if (child->released)
@@ -222,8 +224,8 @@ static void spawn_answered(struct spawn_order *order, int pidfd)
 		spawn_lost(child);
 		return;
 	}
-	if (loop_fd_add(child->spawner->loop, &child->watch, pidfd, EPOLLIN, spawn_exited, child,
-			&child->failure) == -1) {
+	if (loop_fd_add(child->spawner->loop, &child->watch, pidfd, EPOLLIN | EPOLLET, spawn_exited,
+			child, &child->failure) == -1) {
 		close(pidfd);
 		spawn_lost(child);
 		return;
@@ -412,7 +414,7 @@ void spawn_shut(struct spawner *spawner)
 		struct spawn *child = container_of(spawner->children.next, struct spawn, link);
 		struct pollfd wait = {.fd = child->pidfd, .events = POLLIN};
 		if (child->state == CHILD_RUNNING && poll(&wait, 1, SPAWN_LAST_WAIT_MS) == 0) {
-			loop_fd_del(spawner->loop, &child->watch);
+			loop_fd_forget(spawner->loop, &child->watch);
 			loop_outside(spawner->loop, -1);
 			child->state = CHILD_EXITED;
 			spawn_reap(child);

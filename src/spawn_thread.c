@@ -353,11 +353,28 @@ static int thread_own_files(struct spawn_thread *self)
 	return 0;
 }
 
+/* What came with one message has numbers in a row, mostly.  Not all that is open can go with it:
+ * whoever looks up users may keep a socket. */
+static void thread_close(const int *fds, size_t count)
+{
+	for (size_t i = 0, row; i < count; i += row) {
+		row = 1;
+		while (i + row < count && fds[i + row] == fds[i] + (int)row)
+			row++;
+		if (row > 1 && close_range((unsigned)fds[i], (unsigned)fds[i + row - 1], 0) == 0)
+			continue;
+		for (size_t k = i; k < i + row; k++)
+			close(fds[k]);
+	}
+}
+
+/* Closed after the answer, the pidfd and the others at once: what a child gets is what was opened
+ * since. */
 static void *thread_main(void *arg)
 {
 	struct spawn_thread *self = arg;
 	struct spawn_order *order;
-	int fds[SPAWN_FILES];
+	int fds[SPAWN_FILES + 1];
 	size_t count;
 	int code = thread_own_files(self) == -1 ? errno : 0;
 	while (thread_receive(self, &order, fds, &count)) {
@@ -367,11 +384,10 @@ static void *thread_main(void *arg)
 			thread_failed(order, SPAWN_STEP_FILES, code, 0);
 		if (order->failed == SPAWN_STEP_NONE)
 			pidfd = thread_obey(self, order);
-		for (size_t i = 0; i < count; i++)
-			close(fds[i]);
 		thread_answer(self, order, pidfd);
 		if (pidfd != -1)
-			close(pidfd);
+			fds[count++] = pidfd;
+		thread_close(fds, count);
 	}
 	return NULL; /* the table, and with it the files, ends with the thread */
 }

@@ -4,9 +4,12 @@
  * Asking for no events would not do, as epoll reports a hang-up even then, turn after turn.
  *
  * One armed read is in one of three places: waiting for epoll; waiting in the pause, while more
- * bytes come together; or in the list of deferred work, when the last read filled its room and so
- * there is certainly more.  The last goes through the loop too, or a child that writes without end
- * would keep everybody else from their turn.
+ * bytes come together; or in the list of deferred work, when the last read filled its room or the
+ * writers have gone, and so there is certainly more or the end.  The last goes through the loop
+ * too, or a child that writes without end would keep everybody else from their turn.
+ *
+ * Most streams of most children never carry a byte.  Such a one is made, watched and closed, and
+ * nothing else: a hang-up without bytes is the end, which no read has to find.
  */
 #include "worker/stream.h"
 
@@ -27,7 +30,8 @@ int stream_pipe(int fds[2], enum stream_end end, struct err *err)
 {
 	if (pipe2(fds, O_CLOEXEC) == -1)
 		return err_errno(err, "pipe");
-	fcntl(end == STREAM_WE_READ ? fds[0] : fds[1], F_SETFL, O_NONBLOCK);
+	if (end == STREAM_WE_WRITE)
+		fcntl(fds[1], F_SETFL, O_NONBLOCK);
 	return 0;
 }
 
@@ -91,8 +95,9 @@ static bool reader_has_much(struct stream_reader *reader)
 static void reader_event(void *arg, uint32_t events)
 {
 	struct stream_reader *reader = arg;
-	bool over = (events & (EPOLLHUP | EPOLLERR)) != 0;
-	if (!over && !reader_has_much(reader) &&
+	reader->over = (events & (EPOLLHUP | EPOLLERR)) != 0;
+	reader->empty = reader->over && (events & EPOLLIN) == 0;
+	if (!reader->over && !reader_has_much(reader) &&
 	    loop_timer_start(reader->loop, &reader->pause, STREAM_PAUSE, reader_tell, reader) == 0)
 		return;
 	reader_tell(reader);
@@ -103,6 +108,8 @@ int stream_reader_arm(struct stream_reader *reader, struct err *err)
 	const uint32_t events = EPOLLIN | EPOLLONESHOT;
 	if (reader->armed)
 		return 0;
+	if (!reader->full)
+		reader->over = reader->empty = false; /* as the next event says */
 	if (reader->full)
 		loop_defer(reader->loop, &reader->again, reader_tell, reader);
 	else if (reader->watch.registered)
@@ -145,15 +152,29 @@ static size_t reader_keep(struct stream_reader *reader, size_t n)
 	return (size_t)room;
 }
 
-/* A full room means that there is more, or that there is exactly nothing more; the next read
- * finds out.  Errors other than EAGAIN end the stream: a pipe has none that pass. */
-size_t stream_reader_read(struct stream_reader *reader, char *room, size_t size)
+/* Before the first read, as a pipe with bytes may be empty when we come to read them: the child can
+ * open /dev/stdout and be quicker. */
+static ssize_t reader_take(struct stream_reader *reader, char *room, size_t size)
 {
 	ssize_t n;
+	if (reader->empty)
+		return 0;
+	if (!reader->prepared && fcntl(reader->fd, F_SETFL, O_NONBLOCK) == -1)
+		return -1;
+	reader->prepared = true;
 	do
 		n = read(reader->fd, room, size);
 	while (n == -1 && errno == EINTR);
-	reader->full = n == (ssize_t)size;
+	return n;
+}
+
+/* A full room means that there is more, or that there is exactly nothing more; the next read
+ * finds out.  A room that is not full means neither: a pipe of packets gives them one by one.
+ * Errors other than EAGAIN end the stream: a pipe has none that pass. */
+size_t stream_reader_read(struct stream_reader *reader, char *room, size_t size)
+{
+	ssize_t n = reader_take(reader, room, size);
+	reader->full = n == (ssize_t)size || (n > 0 && reader->over);
 	if (n > 0)
 		return reader_keep(reader, (size_t)n);
 	if (n == -1 && errno == EAGAIN)
@@ -173,10 +194,11 @@ void stream_reader_close(struct stream_reader *reader)
 {
 	if (!reader->open)
 		return;
-	stream_reader_disarm(reader);
-	loop_fd_del(reader->loop, &reader->watch);
+	loop_defer_cancel(&reader->again);
+	loop_timer_stop(reader->loop, &reader->pause);
+	loop_fd_forget(reader->loop, &reader->watch);
 	close(reader->fd);
-	reader->open = false;
+	reader->open = reader->armed = false;
 }
 
 /* --- writing --- */

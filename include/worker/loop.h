@@ -57,7 +57,8 @@ struct loop *loop_new(struct err *err);
 void loop_free(struct loop *loop);
 
 /* loop_fd_add(loop, watch, fd, events, ready, arg, err): call ${ready} with the EPOLL* bits that
- * came up.  The fd must be non-blocking.  0 or -1. */
+ * came up.  ${ready} must not wait: whoever reads there needs an fd that does not block.  0 or -1.
+ */
 int loop_fd_add(struct loop *loop, struct loop_fd *watch, int fd, uint32_t events,
 		void (*ready)(void *arg, uint32_t events), void *arg, struct err *err);
 
@@ -67,6 +68,12 @@ void loop_fd_set(struct loop *loop, struct loop_fd *watch, uint32_t events);
 /* loop_fd_del(loop, watch): stop watching.  Always before close(): a child between fork and exec
  * may still hold the file open. */
 void loop_fd_del(struct loop *loop, struct loop_fd *watch);
+
+/* loop_fd_forget(loop, watch): the same for nothing, where the file is closed next: what nobody
+ * holds open any more the kernel forgets by itself.  Should somebody hold it a moment longer, what
+ * still comes of it is dropped; so that this is one event and not one after the other, only for
+ * watches with EPOLLONESHOT or EPOLLET. */
+void loop_fd_forget(struct loop *loop, struct loop_fd *watch);
 
 /* loop_fd_standing(loop, watch): this one stays for the life of the process: the counts of open
  * watches, by which specs find leaks, leave it out. */

@@ -39,7 +39,9 @@ struct stream_reader {
 	int fd;
 	bool open, armed;
 	bool large;	  /* its pipe has been made large */
-	bool full;	  /* the last read filled its room: there is more */
+	bool full;	  /* there is more, or the end, without waiting */
+	bool over, empty; /* nobody writes any more; and nothing is left of what was written */
+	bool prepared;	  /* it does not block */
 	int error;	  /* what ended the stream, where it was not its end */
 	uint64_t bytes;	  /* read so far */
 	uint64_t ceiling; /* bytes handed out at most, 0 for no limit: the rest is read and dropped
@@ -47,14 +49,15 @@ struct stream_reader {
 	uint64_t dropped;
 };
 
-/* stream_pipe(fds, end, err): a pipe; ${fds}[0] is the end one reads from.  Our end does not block,
- * the other one does.  Both are close-on-exec. */
+/* stream_pipe(fds, end, err): a pipe; ${fds}[0] is the end one reads from.  The other end blocks,
+ * ours will not: a reader sees to that itself.  Both are close-on-exec. */
 int stream_pipe(int fds[2], enum stream_end end, struct err *err);
 
 /* stream_memory(data, n, err): a sealed file in memory with these bytes, read from the start: the
  * stdin of a child that needs nobody to feed it.  The fd, or -1. */
 int stream_memory(const void *data, size_t n, struct err *err);
 
+/* stream_reader_open(reader, loop, fd, ready, arg): nobody else may keep the fd open for long. */
 void stream_reader_open(struct stream_reader *reader, struct loop *loop, int fd,
 			void (*ready)(void *arg), void *arg);
 

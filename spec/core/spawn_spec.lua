@@ -209,3 +209,52 @@ describe("the core's own handle", function()
     error("the child " .. pid .. " is still there")
   end)
 end)
+
+describe("the output of a child", function()
+  local function child_of(argv)
+    return process.spawn { argv = argv, env = { PATH = PATH } }
+  end
+
+  -- Everything it ever wrote is in the pipe, and nobody holds that open any more.
+  local function read_late(argv)
+    local child <close> = child_of(argv)
+    local exit, text = child:wait(), ""
+    for _, piece in child:output() do text = text .. piece end
+    return text, exit
+  end
+
+  it("is whole, also where it is read when all is over", function()
+    assert.equal("", (read_late { "sh", "-c", ":" }))
+    assert.equal("a\nb\n", (read_late { "sh", "-c", "echo a; echo b" }))
+    assert.equal(60000, #read_late { "sh", "-c", "head -c 60000 /dev/zero" })
+  end)
+
+  it("is whole, also where its pipe was made one of packets, which are read one by one", function()
+    if not os.execute("command -v python3 >/dev/null 2>&1") then return pending "python3 is not installed" end
+    assert.equal("onetwothree", (read_late { "python3", "-c", [[
+import fcntl, os
+fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)
+for word in (b"one", b"two", b"three"): os.write(1, word)]] }))
+  end)
+
+  it("may be taken back by whoever wrote it, and nobody waits for it", function()
+    for _ = 1, 10 do
+      local child <close> = child_of { "sh", "-c", "echo x; read y </dev/stdout" }
+      task.within(0.02, function()
+        for _ in child:output() do task.yield() end
+      end)
+    end
+  end)
+
+  it("blocks the child when the pipe is full, not us", function()
+    assert.equal("blocking\n", (read_late { "sh", "-c",
+      [[grep -q '^flags:.*[4-7][0-7]\{3\}$' /proc/self/fdinfo/1 && echo it does not || echo blocking]] }))
+  end)
+
+  it("ends with a leader that is traced by its own child", function()
+    if not os.execute("command -v strace >/dev/null 2>&1") then return pending "strace is not installed" end
+    local text, exit = read_late { "strace", "-D", "-o", "/dev/null", "sh", "-c", "echo traced; exit 3" }
+    assert.equal("traced\n", text)
+    assert.equal(3, exit.exit_code)
+  end)
+end)
