@@ -32,6 +32,11 @@ int64_t clock_wall(void)
 	return clock_get(CLOCK_REALTIME) + clock_offset;
 }
 
+int64_t clock_files(void)
+{
+	return clock_get(CLOCK_REALTIME_COARSE);
+}
+
 void clock_jump(int64_t ns)
 {
 	clock_offset += ns;

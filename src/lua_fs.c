@@ -4,7 +4,7 @@
  *	fs.mkdir(path [, mode]) fs.rmdir(path) fs.symlink(target, path)        error for the answers
  *	fs.chmod(path, mode) fs.chown(path, uid, gid)                          that are normal
  *	fs.mkdirs(path [, mode]) fs.temp_dir(prefix) -> path
- *	fs.mark(path) -> mark    fs.found(path, mark) -> "same", "full" or "other"
+ *	fs.mark(path) -> mark    fs.found(path, mark) -> "same", "full" or "other", next mark
  *	fs.stat(path [, nofollow]) -> {type=, size=, mode=, ...}
  *	fs.readlink(path) fs.realpath(path) -> path
  *	fs.list(path, most [, type]) -> names, more
@@ -26,6 +26,7 @@
 #include "worker/door.h"
 #include "worker/doors.h"
 #include "worker/fs.h"
+#include "worker/slate.h"
 
 static bool is_normal(int code)
 {
@@ -142,11 +143,11 @@ static int core_rmdir(lua_State *L)
 static int core_mark(lua_State *L)
 {
 	struct err err;
-	struct fs_mark mark;
-	memset(&mark, 0, sizeof mark);
-	if (fs_mark(luaL_checkstring(L, 1), &mark, &err) == -1)
+	struct slate slate;
+	memset(&slate, 0, sizeof slate);
+	if (slate_mark(luaL_checkstring(L, 1), &slate, &err) == -1)
 		return door_raise(L, "file", &err);
-	lua_pushlstring(L, (const char *)&mark, sizeof mark);
+	lua_pushlstring(L, (const char *)&slate, sizeof slate);
 	return 1;
 }
 
@@ -154,12 +155,17 @@ static int core_found(lua_State *L)
 {
 	static const char *const words[] = {"same", "full", "other"};
 	size_t n;
-	struct fs_mark mark;
+	struct slate slate;
 	const char *path = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &n);
-	luaL_argcheck(L, n == sizeof mark, 2, "no mark of a directory");
-	memcpy(&mark, text, sizeof mark);
-	lua_pushstring(L, words[fs_found(path, &mark)]);
-	return 1;
+	luaL_argcheck(L, n == sizeof slate, 2, "no mark of a directory");
+	memcpy(&slate, text, sizeof slate);
+	int64_t changed = slate.was.changed;
+	lua_pushstring(L, words[slate_found(path, &slate)]);
+	if (slate.was.changed == changed)
+		lua_pushvalue(L, 2);
+	else
+		lua_pushlstring(L, (const char *)&slate, sizeof slate);
+	return 2;
 }
 
 static int core_temp_dir(lua_State *L)

@@ -25,6 +25,10 @@ int64_t clock_real(void);
 /* clock_wall(): time since 1970-01-01 UTC. */
 int64_t clock_wall(void);
 
+/* clock_files(): what the kernel would write into a file now: the time since 1970-01-01 as of the
+ * last tick, without the virtual offset. */
+int64_t clock_files(void);
+
 /* clock_jump(ns): move clock_mono and clock_wall forward. */
 void clock_jump(int64_t ns);
 

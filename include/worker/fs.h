@@ -45,26 +45,6 @@ int fs_write_all(int fd, const void *data, size_t n);
  * on a full disk, leaves nothing: whoever tries again repeats no bytes. */
 int fs_write_whole(int fd, const void *data, size_t n);
 
-/* A directory that one job after the other uses, as it was when it was new: the very same, nobody
- * else's, with nothing hung on it. */
-struct fs_mark {
-	dev_t device;
-	ino_t inode;
-	uid_t user;
-	gid_t group;
-	mode_t mode;
-	size_t attributes; /* bytes of their names */
-};
-
-enum fs_found { FS_FOUND_SAME, FS_FOUND_FULL, FS_FOUND_OTHER };
-
-/* fs_mark(path, mark, err): remember the empty directory ${path}. */
-int fs_mark(const char *path, struct fs_mark *mark, struct err *err);
-
-/* fs_found(path, mark): what has become of it.  Owner and permissions are given back where we may.
- * SAME: as good as new.  FULL: but for what is in it.  OTHER: it cannot be used again. */
-enum fs_found fs_found(const char *path, const struct fs_mark *mark);
-
 struct fs_space {
 	uint64_t bytes_free, bytes_total; /* free: for those without privileges */
 	uint64_t inodes_free, inodes_total;

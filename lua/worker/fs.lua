@@ -191,10 +191,11 @@ function fs.slate(path)
 end
 
 function slate:wipe()
-  local found = names.found(self.path, self.mark)
+  local found
+  found, self.mark = names.found(self.path, self.mark)
   if found == "full" then
     fs.remove_tree(self.path, true)
-    found = names.found(self.path, self.mark)
+    found, self.mark = names.found(self.path, self.mark)
   end
   return found == "same"
 end
