@@ -11,8 +11,8 @@
  * ones: processes die in real time, also under a virtual clock.
  *
  * A group without name and limits whose tree measures nothing but time serves one job after the
- * other: freed, empty and as it was made, it rests with its files open until the next one has it.
- * What was used before is subtracted.  Peaks of memory and pids cannot be set back everywhere.
+ * other: freed and empty it rests with its files open until the next one has it, if it is then as
+ * it was made (see worker/cgkept.h).  Peaks of memory and pids cannot be set back everywhere.
  *
  * A group that was freed otherwise belongs to the place: it is killed, waited for and removed by
  * the loop. A process in uninterruptible sleep can hold it for long, so the place gives up on
@@ -33,6 +33,7 @@
 
 #include "worker/cgdir.h"
 #include "worker/cgfile.h"
+#include "worker/cgkept.h"
 #include "worker/cgplace.h"
 #include "worker/clock.h"
 #include "worker/log.h"
@@ -58,8 +59,7 @@ struct cgroup {
 	struct cgroup_place *place;
 	struct cgroup_entry entry;
 	struct loop_fd events; /* v2: cgroup.events while somebody waits */
-	int told, spent;       /* one that may rest: its cgroup.events and cpu.stat, else -1 */
-	struct cgroup_usage before;
+	struct cgkept kept;    /* open where it may rest */
 	struct loop_timer timer;
 	struct loop_work soon;
 	void (*empty)(void *arg);
@@ -177,10 +177,9 @@ static void close_files(struct cgroup *group)
 	close_fd(&group->entry.dir_fd);
 	while (group->entry.procs_count > 0)
 		close(group->entry.procs_fd[--group->entry.procs_count]);
-	if (group->told == -1)
+	if (!cgkept_is_open(&group->kept))
 		return;
-	close_fd(&group->told);
-	close_fd(&group->spent);
+	cgkept_close(&group->kept);
 	group->place->lasting--;
 }
 
@@ -213,15 +212,6 @@ static bool needs(const struct cgroup *group, size_t i)
 
 /* --- one that serves many jobs --- */
 
-static bool read_kept(int fd, char text[CGFILE_TEXT])
-{
-	ssize_t n = pread(fd, text, CGFILE_TEXT - 1, 0);
-	if (n < 0)
-		return false;
-	text[n] = 0;
-	return true;
-}
-
 static void move(struct cgroup *group, struct list *to)
 {
 	list_remove(&group->link);
@@ -233,45 +223,32 @@ static void keep_files(struct cgroup *group)
 {
 	if (group->place->lasting >= LASTING_MOST)
 		return;
-	group->told = openat(group->entry.dir_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
-	group->spent = openat(group->entry.dir_fd, "cpu.stat", O_RDONLY | O_CLOEXEC);
-	if (group->told != -1 && group->spent != -1) {
+	if (cgkept_open(&group->kept, group->entry.dir_fd))
 		group->place->lasting++;
-		return;
-	}
-	close_fd(&group->told);
-	close_fd(&group->spent);
 }
 
-/* Nobody is in it, no group was made below it, and it would not freeze who comes next.  One that
- * was killed is not used again: kernels that count the kills of a group (6.14 and later) compare
- * the target's count with that of the parent's own group, and kill whoever is born into it. */
+/* One that was killed is not used again: kernels that count the kills of a group (6.14 and later)
+ * compare the target's count with that of the parent's own group, and kill whoever is born into it.
+ */
 static bool may_rest(const struct cgroup *group)
 {
-	char text[CGFILE_TEXT];
-	struct stat st;
-	return group->told != -1 && !group->killing && read_kept(group->told, text) &&
-	       cgdir_find(text, "populated") == 0 && cgdir_find(text, "frozen") <= 0 &&
-	       fstat(group->entry.dir_fd, &st) == 0 && st.st_nlink == 2;
+	return cgkept_is_open(&group->kept) && !group->killing &&
+	       cgkept_may_rest(&group->kept, group->entry.dir_fd);
 }
 
-/* What was removed meanwhile, by somebody who tidies up, cannot be read any more. */
+static void give_up(struct cgroup *group);
+
 static struct cgroup *wake(struct cgroup_place *place)
 {
 	while (!list_empty(&place->resting)) {
 		struct cgroup *group = container_of(place->resting.prev, struct cgroup, link);
-		char text[CGFILE_TEXT];
-		bool there = read_kept(group->spent, text);
 		move(group, &place->groups);
 		place->count++;
-		if (there) {
-			cgfile_cpu(text, NULL, &group->before);
-			group->freed = group->killing = false;
-			group->tries = 0;
+		if (cgkept_renew(&group->kept)) {
+			group->freed = false;
 			return group;
 		}
-		(void)remove_all(group);
-		forget(group);
+		give_up(group);
 	}
 	return NULL;
 }
@@ -296,7 +273,8 @@ static struct cgroup *make(struct cgroup_place *place, const char *name,
 		return NULL;
 	}
 	group->place = place;
-	group->entry.dir_fd = group->told = group->spent = -1;
+	group->entry.dir_fd = -1;
+	group->kept = CGKEPT_NONE;
 	group->unenforced = cgfile_asked(limits);
 	group->path = path;
 	fit_name(group, name);
@@ -332,8 +310,9 @@ unsigned cgroup_unenforced(const struct cgroup *group)
 	return group->unenforced;
 }
 
-const struct cgroup_entry *cgroup_entry(const struct cgroup *group)
+const struct cgroup_entry *cgroup_entry(struct cgroup *group)
 {
+	cgkept_enter(&group->kept);
 	return &group->entry;
 }
 
@@ -344,14 +323,12 @@ const char *cgroup_path_of(const struct cgroup *group)
 
 /* --- usage --- */
 
-void cgroup_usage(const struct cgroup *group, struct cgroup_usage *usage)
+void cgroup_usage(struct cgroup *group, struct cgroup_usage *usage)
 {
 	const struct cgplace *ground = &group->place->ground;
 	*usage = (struct cgroup_usage){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-	char text[CGFILE_TEXT];
-	if (group->told != -1) {
-		if (read_kept(group->spent, text))
-			cgfile_cpu(text, &group->before, usage);
+	if (cgkept_is_open(&group->kept)) {
+		cgkept_usage(&group->kept, usage);
 		return;
 	}
 	for (size_t i = 0; i < ground->count; i++) {
@@ -366,12 +343,12 @@ void cgroup_usage(const struct cgroup *group, struct cgroup_usage *usage)
 
 /* --- ending --- */
 
-bool cgroup_populated(const struct cgroup *group)
+bool cgroup_populated(struct cgroup *group)
 {
+	int told = cgkept_is_open(&group->kept) ? cgkept_populated(&group->kept) : -1;
 	bool lives = false;
-	char text[CGFILE_TEXT];
-	if (group->told != -1 && read_kept(group->told, text))
-		return cgdir_find(text, "populated") != 0;
+	if (told != -1)
+		return told == 1;
 	/* Where there is a v2 group it holds everybody. */
 	size_t count = has_v2(group) ? 1 : group->place->ground.count;
 	for (size_t i = 0; i < count && !lives; i++) {
@@ -542,6 +519,18 @@ static void freed_empty(void *arg)
 	removal_due(group);
 }
 
+/* The usual end: the kernel removes a group that nobody lives in, and only such a one. */
+static void give_up(struct cgroup *group)
+{
+	close_files(group);
+	if (remove_all(group) == 0) {
+		forget(group);
+		return;
+	}
+	cgroup_kill(group);
+	cgroup_wait(group, freed_empty, group);
+}
+
 void cgroup_free(struct cgroup *group)
 {
 	if (group == NULL || group->freed)
@@ -553,14 +542,7 @@ void cgroup_free(struct cgroup *group)
 		group->place->count--;
 		return;
 	}
-	close_files(group);
-	/* The usual end: the kernel removes a group that nobody lives in, and only such a one. */
-	if (remove_all(group) == 0) {
-		forget(group);
-		return;
-	}
-	cgroup_kill(group);
-	cgroup_wait(group, freed_empty, group);
+	give_up(group);
 }
 
 void cgroup_close(struct cgroup_place *place)

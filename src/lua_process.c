@@ -65,7 +65,7 @@ static void starter_abort(void *op)
 		lua_child_abandon(box->process);
 }
 
-static void request_group(struct spawn_request *request, const struct cgroup *group)
+static void request_group(struct spawn_request *request, struct cgroup *group)
 {
 	const struct cgroup_entry *entry = cgroup_entry(group);
 	request->cgroup_fd = entry->dir_fd;
@@ -90,7 +90,7 @@ struct plan {
 static void read_plan(lua_State *L, struct plan *plan)
 {
 	lua_getfield(L, 1, "cgroup");
-	const struct cgroup *group = lua_isnil(L, -1) ? NULL : lua_cgroup_test(L, -1);
+	struct cgroup *group = lua_isnil(L, -1) ? NULL : lua_cgroup_test(L, -1);
 	if (group == NULL && !lua_isnil(L, -1))
 		luaL_error(L, "field 'cgroup': expected a control group, got %s",
 			   luaL_typename(L, -1));

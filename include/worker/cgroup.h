@@ -117,16 +117,18 @@ struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
  * nobody keeps: the caller uses rlimits instead, or refuses the job. */
 unsigned cgroup_unenforced(const struct cgroup *group);
 
-/* cgroup_entry(group): never NULL. */
-const struct cgroup_entry *cgroup_entry(const struct cgroup *group);
+/* cgroup_entry(group): never NULL.  Asked anew for each child that is let in. */
+const struct cgroup_entry *cgroup_entry(struct cgroup *group);
 
 /* cgroup_path_of(group): its v2 directory, else its first v1 one. */
 const char *cgroup_path_of(const struct cgroup *group);
 
-void cgroup_usage(const struct cgroup *group, struct cgroup_usage *usage);
+/* cgroup_usage(group, usage): best when it is empty and cgroup_populated has said so: that is all
+ * of it, and need not be read again for who comes next. */
+void cgroup_usage(struct cgroup *group, struct cgroup_usage *usage);
 
 /* cgroup_populated(group): is a living process inside (also in groups below it)? */
-bool cgroup_populated(const struct cgroup *group);
+bool cgroup_populated(struct cgroup *group);
 
 /* cgroup_signal(group, signo): send to every process now inside; returns how many. */
 size_t cgroup_signal(const struct cgroup *group, int signo);

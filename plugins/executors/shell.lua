@@ -163,10 +163,8 @@ local function review(conf, job, ctx)
   if plan.memory and plan.memory_swap then ctx.limits.swap = math.max(plan.memory_swap - plan.memory, 0) end
 end
 
-function shell.run(conf, job, ctx)
-  review(conf, job, ctx)
-  local group, missing = group_of(ctx)
-  local _ <close> = group
+-- From its birth to the end of all that came of it.
+local function live(conf, job, ctx, group, missing)
   if conf.user and ctx.workdir then fs.chown(ctx.workdir, person_of(conf).uid, -1) end
   local long <close> = long_script(job, ctx)
   local child <close> = process.spawn(request_of(conf, job, ctx, long, group, missing))
@@ -179,6 +177,15 @@ function shell.run(conf, job, ctx)
     ctx.note("a process that the job left behind still held its output open; it is ended")
     log.warn("job.leaked", ("job %s left a process behind that held its output open"):format(ctx.id), { job = ctx.id })
   end
+  return exit
+end
+
+-- What a group has used is all of it only when nothing is left there.
+function shell.run(conf, job, ctx)
+  review(conf, job, ctx)
+  local group, missing = group_of(ctx)
+  local _ <close> = group
+  local exit = live(conf, job, ctx, group, missing)
   return result_of(exit, usage_of(exit, group))
 end
 

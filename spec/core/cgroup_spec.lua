@@ -162,6 +162,24 @@ for _, mode in ipairs { "v2", "v1" } do
       assert.equal(mode == "v2" and not counts.memory and not counts.pids, paths[1] == paths[2])
     end)
 
+    case("without a name counts from nothing after several children, whenever it was asked", nil, function(place)
+      local function burn(group) assert.equal(0, run(group, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done").code) end
+      for _, ask in ipairs { "usage", "populated", "both", "nothing" } do
+        local group = place:create()
+        burn(group)
+        if ask ~= "nothing" then
+          group:populated()
+          group:usage()
+        end
+        burn(group)
+        if ask == "usage" or ask == "both" then group:usage() end
+        if ask == "populated" or ask == "both" then group:populated() end
+        group:close()
+        local next <close> = place:create()
+        assert.is_true((next:usage().cpu or 0) == 0, ask)
+      end
+    end)
+
     case("without a name is no one else's while it is used, once killed, frozen or with groups inside", nil, function(place)
       local function path_after(spoil)
         local group = place:create()

@@ -21,7 +21,7 @@ local SHARED = {
   lua_spawn = "starting a child and living with it are two files",
 }
 
-local FAMILIES = { cgdir = "cgroup", cgplace = "cgroup", cgfile = "cgroup" }
+local FAMILIES = { cgdir = "cgroup", cgplace = "cgroup", cgfile = "cgroup", cgkept = "cgroup" }
 
 local function family(name)
   return FAMILIES[name] or name:match("^(lua_%w+)") or name:match("^(%w+)")

@@ -1,0 +1,97 @@
+/* cgkept.c -- a control group that serves one job after the other.  Floor 3.  See worker/cgkept.h.
+ */
+#include "worker/cgkept.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "worker/cgdir.h"
+#include "worker/cgfile.h"
+
+static int kept_file(int dir, const char *name)
+{
+	return openat(dir, name, O_RDONLY | O_CLOEXEC);
+}
+
+static bool kept_read(int fd, char text[CGFILE_TEXT])
+{
+	ssize_t n = pread(fd, text, CGFILE_TEXT - 1, 0);
+	if (n < 0)
+		return false;
+	text[n] = 0;
+	return true;
+}
+
+bool cgkept_open(struct cgkept *kept, int dir)
+{
+	*kept = (struct cgkept){.told = kept_file(dir, "cgroup.events"),
+				.spent = kept_file(dir, "cpu.stat")};
+	if (kept->told != -1 && kept->spent != -1)
+		return true;
+	cgkept_close(kept);
+	return false;
+}
+
+void cgkept_close(struct cgkept *kept)
+{
+	if (kept->told != -1)
+		close(kept->told);
+	if (kept->spent != -1)
+		close(kept->spent);
+	*kept = CGKEPT_NONE;
+}
+
+void cgkept_enter(struct cgkept *kept)
+{
+	kept->vacant = kept->over = false;
+}
+
+int cgkept_populated(struct cgkept *kept)
+{
+	char text[CGFILE_TEXT];
+	if (!kept_read(kept->told, text))
+		return -1;
+	kept->vacant = cgdir_find(text, "populated") == 0;
+	return !kept->vacant;
+}
+
+void cgkept_usage(struct cgkept *kept, struct cgroup_usage *usage)
+{
+	char text[CGFILE_TEXT];
+	if (!kept_read(kept->spent, text))
+		return;
+	cgfile_cpu(text, &kept->before, usage);
+	kept->over = kept->vacant;
+	if (kept->over)
+		cgfile_cpu(text, NULL, &kept->after);
+}
+
+/* What was removed, by somebody who tidies up what is not used, cannot be read. */
+static bool kept_is_free(const struct cgkept *kept)
+{
+	char text[CGFILE_TEXT];
+	return kept_read(kept->told, text) && cgdir_find(text, "populated") == 0 &&
+	       cgdir_find(text, "frozen") <= 0;
+}
+
+bool cgkept_may_rest(const struct cgkept *kept, int dir)
+{
+	struct stat st;
+	return kept_is_free(kept) && fstat(dir, &st) == 0 && st.st_nlink == 2;
+}
+
+bool cgkept_renew(struct cgkept *kept)
+{
+	char text[CGFILE_TEXT];
+	if (!kept_is_free(kept))
+		return false;
+	if (kept->over)
+		kept->before = kept->after;
+	else if (kept_read(kept->spent, text))
+		cgfile_cpu(text, NULL, &kept->before);
+	else
+		return false;
+	cgkept_enter(kept);
+	return true;
+}
