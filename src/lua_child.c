@@ -134,6 +134,8 @@ static int read_push(lua_State *co, void *op)
 	struct process *process = ((struct box *)op)->process;
 	if (process == NULL)
 		return lua_child_closed(co, NULL);
+	if (!process->out[OUT].open && !process->out[ERR].open)
+		return 0;
 	for (int i = 0; i < STREAMS; i++) {
 		int which = (process->turn + i) % STREAMS;
 		struct stream_reader *reader = &process->out[which];
@@ -160,11 +162,27 @@ static int read_push(lua_State *co, void *op)
 	return 2;
 }
 
+/* Whether there is something to be told: bytes, or the end of all.  The end of one stream alone is
+ * nothing that anybody waits for. */
+static bool reader_has_news(struct process *process)
+{
+	bool waits = false;
+	for (int i = 0; i < STREAMS; i++) {
+		struct stream_reader *reader = &process->out[i];
+		if (stream_reader_is_over(reader))
+			stream_reader_close(reader);
+		if (reader->open && !reader->armed)
+			return true;
+		waits = waits || reader->open;
+	}
+	return !waits;
+}
+
 /* The first of the streams wakes the reader; the other one stays as it is, ready or armed. */
 static void reader_ready(void *arg)
 {
 	struct process *process = arg;
-	if (!process->reading)
+	if (!process->reading || !reader_has_news(process))
 		return;
 	process->reading = false;
 	loop_timer_stop(process->loop, &process->drain);

@@ -74,6 +74,12 @@ void stream_reader_hurry(struct stream_reader *reader);
  * read on, ${reader->error} says why: what was not read is lost. */
 size_t stream_reader_read(struct stream_reader *reader, char *room, size_t size);
 
+/* stream_reader_is_over(reader): it is known already that the next read finds the end. */
+static inline bool stream_reader_is_over(const struct stream_reader *reader)
+{
+	return reader->open && !reader->armed && reader->empty;
+}
+
 /* stream_reader_held(reader): bytes in the pipe that nobody has read yet. */
 size_t stream_reader_held(const struct stream_reader *reader);
 void stream_reader_close(struct stream_reader *reader);
