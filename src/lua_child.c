@@ -21,14 +21,12 @@
 
 /* --- the end --- */
 
-/* As soon as the child has them: a copy kept here would keep its output from ever ending. */
+/* As soon as the child has it: a copy kept here would hide that it has closed its own. */
 static void process_close_theirs(struct process *process)
 {
-	for (int i = 0; i < 3; i++) {
-		if (process->theirs[i] != -1)
-			close(process->theirs[i]);
-		process->theirs[i] = -1;
-	}
+	if (process->theirs != -1)
+		close(process->theirs);
+	process->theirs = -1;
 }
 
 /* Releasing the spawn comes after the tree's end: until then the leader's number must stay taken.
@@ -319,6 +317,17 @@ static void process_exited(struct process *process)
 	wake_all(process->host, &process->waiters, result_push);
 }
 
+static void process_open_output(struct process *process)
+{
+	for (size_t i = 0; i < STREAMS; i++) {
+		int fd = spawn_pipe(process->spawn, i);
+		if (fd == -1)
+			continue;
+		stream_reader_open(&process->out[i], process->loop, fd, reader_ready, process);
+		process->out[i].ceiling = process->ceiling;
+	}
+}
+
 /* Trees are opened at once, not when they have to be killed: whether an adopted process can be
  * another job's depends on what other trees there are. */
 void lua_child_event(void *arg, enum spawn_event what)
@@ -330,6 +339,8 @@ void lua_child_event(void *arg, enum spawn_event what)
 	}
 	process_close_theirs(process);
 	process->started = what == SPAWN_STARTED;
+	if (process->started)
+		process_open_output(process);
 	if (process->started && process->tree.tag[0] != '\0') {
 		char tag[ORPHANS_TAG_SIZE];
 		memcpy(tag, process->tree.tag, sizeof tag);
@@ -349,7 +360,7 @@ struct process *lua_child_new(lua_State *L, struct nursery *nursery, struct box 
 	process->loop = host_loop(L);
 	process->box = box;
 	box->process = process;
-	memset(process->theirs, -1, sizeof process->theirs);
+	process->theirs = -1;
 	list_init(&process->waiters);
 	list_init(&process->enders);
 	list_append(&nursery->processes, &process->link);
@@ -358,22 +369,12 @@ struct process *lua_child_new(lua_State *L, struct nursery *nursery, struct box 
 }
 
 /* Merged, both of the child's numbers are the same pipe, so the order of writes is kept. */
-int lua_child_pipes(struct process *process, struct spawn_request *request, bool merge,
-		    struct err *err)
+void lua_child_pipes(struct spawn_request *request, bool merge)
 {
-	for (int i = 0; i < (merge ? 1 : STREAMS); i++) {
-		int fds[2];
-		if (stream_pipe(fds, STREAM_WE_READ, err) == -1)
-			return -1;
-		stream_reader_open(&process->out[i], process->loop, fds[0], reader_ready, process);
-		process->theirs[i] = fds[1];
-		request->fds[request->fd_count++] =
-			(struct spawn_fd){.from = fds[1], .to = i + 1, .give = true};
-	}
-	if (merge)
-		request->fds[request->fd_count++] =
-			(struct spawn_fd){.from = process->theirs[OUT], .to = 2};
-	return 0;
+	request->fds[request->fd_count++] =
+		(struct spawn_fd){.from = SPAWN_PIPE, .to = 1, .give = true};
+	request->fds[request->fd_count++] =
+		(struct spawn_fd){.from = merge ? SPAWN_SAME : SPAWN_PIPE, .to = 2, .give = !merge};
 }
 
 /* Bytes that are known beforehand go into a file in memory: nobody has to feed them. */
@@ -382,13 +383,13 @@ int lua_child_input(struct process *process, struct spawn_request *request, cons
 {
 	int fds[2] = {-1, -1};
 	if (piped) {
-		if (stream_pipe(fds, STREAM_WE_WRITE, err) == -1)
+		if (stream_pipe(fds, err) == -1)
 			return -1;
 		stream_writer_open(&process->in, process->loop, fds[1]);
 	} else if (text == NULL || (fds[0] = stream_memory(text, length, err)) == -1) {
 		return text == NULL ? 0 : -1;
 	}
-	process->theirs[2] = fds[0];
+	process->theirs = fds[0];
 	request->fds[request->fd_count++] =
 		(struct spawn_fd){.from = fds[0], .to = 0, .give = piped};
 	return 0;

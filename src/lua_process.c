@@ -110,11 +110,11 @@ static void read_plan(lua_State *L, struct plan *plan)
 /* Nothing that can raise happens in here, with pipes open. */
 static int process_start(struct process *process, struct plan *plan, struct err *err)
 {
-	if (lua_child_pipes(process, &plan->request, plan->merge, err) == -1 ||
-	    lua_child_input(process, &plan->request, plan->input, plan->input_length, plan->piped,
+	lua_child_pipes(&plan->request, plan->merge);
+	if (lua_child_input(process, &plan->request, plan->input, plan->input_length, plan->piped,
 			    err) == -1)
 		return -1;
-	process->out[OUT].ceiling = process->out[ERR].ceiling = plan->ceiling;
+	process->ceiling = plan->ceiling;
 	memcpy(process->tree.tag, plan->tag, sizeof plan->tag);
 	process->spawn = spawn_start(process->nursery->spawner, &plan->request, lua_child_event,
 				     process, err);

@@ -198,9 +198,11 @@ static void read_files(lua_State *L, int index, struct spawn_request *request)
 			/* Three places stay free for what the door itself connects. */
 			if (request->fd_count >= SPAWN_FDS - 3)
 				luaL_error(L, "more files than a child can be given");
-			request->fds[request->fd_count++] =
-				(struct spawn_fd){.from = (int)luaL_checkinteger(L, -1),
-						  .to = (int)luaL_checkinteger(L, -2)};
+			int from = (int)luaL_checkinteger(L, -1);
+			if (from < 0)
+				luaL_error(L, "fds: %d is no file", from);
+			request->fds[request->fd_count++] = (struct spawn_fd){
+				.from = from, .to = (int)luaL_checkinteger(L, -2)};
 		}
 	}
 	lua_pop(L, 1);

@@ -51,6 +51,7 @@ struct spawn {
 	bool released;
 	pid_t pid;
 	int pidfd;
+	int pipes[SPAWN_PIPES]; /* our ends that nobody has taken yet */
 	int64_t began;
 	struct loop_fd watch;
 	struct loop_work late; /* a failure found while the caller is still in spawn_start */
@@ -78,6 +79,9 @@ static void spawn_free(struct spawn *child)
 {
 	list_remove(&child->link);
 	loop_defer_cancel(&child->late);
+	for (size_t i = 0; i < SPAWN_PIPES; i++)
+		if (child->pipes[i] != -1)
+			close(child->pipes[i]);
 	child->spawner->count--;
 	free(child->order);
 	free(child);
@@ -203,20 +207,41 @@ static void spawn_lost(struct spawn *child)
 	spawn_failed(child, "watch the child");
 }
 
+/* What the thread has sent back: the order, and the files of one that succeeded. */
+struct answer {
+	struct spawn_order *order;
+	int fds[SPAWN_ANSWERS];
+	size_t count;
+};
+
+/* Some are missing when our own table of files was full as they came: then they are no use. */
+static int answer_files(struct spawn *child, const struct answer *answer)
+{
+	size_t pipes = answer->order->pipe_count;
+	if (answer->count < 1 + pipes) {
+		for (size_t i = 0; i < answer->count; i++)
+			close(answer->fds[i]);
+		return -1;
+	}
+	memcpy(child->pipes, answer->fds + 1, pipes * sizeof(int));
+	return answer->fds[0];
+}
+
 /* The order is ours again.  A caller who has gone meanwhile left it to us to end what came of it.
  */
-static void spawn_answered(struct spawn_order *order, int pidfd)
+static void spawn_answered(const struct answer *answer)
 {
+	struct spawn_order *order = answer->order;
 	struct spawn *child = order->owner;
 	child->spawner->in_flight--;
 	child->pid = order->pid;
-	child->pidfd = pidfd;
 	child->began = order->began;
 	child->state = CHILD_RUNNING;
 	if (order->failed != SPAWN_STEP_NONE) {
 		spawn_answer_failed(child, order);
 		return; /* maybe freed, with its order */
 	}
+	int pidfd = child->pidfd = answer_files(child, answer);
 	free(order);
 	child->order = NULL;
 	if (pidfd == -1) {
@@ -236,35 +261,35 @@ static void spawn_answered(struct spawn_order *order, int pidfd)
 		child->event(child->arg, SPAWN_STARTED);
 }
 
-/* The pidfd is missing from an answer when our own table of files was full as it came. */
-static bool spawner_receive(const struct spawner *spawner, struct spawn_order **order, int *pidfd)
+static bool spawner_receive(const struct spawner *spawner, struct answer *answer)
 {
 	union {
 		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int))];
+		char room[CMSG_SPACE(sizeof answer->fds)];
 	} control;
-	struct iovec part = {.iov_base = order, .iov_len = sizeof *order};
+	struct iovec part = {.iov_base = &answer->order, .iov_len = sizeof answer->order};
 	struct msghdr message = {.msg_iov = &part,
 				 .msg_iovlen = 1,
 				 .msg_control = &control,
 				 .msg_controllen = sizeof control};
-	*pidfd = -1;
-	if (recvmsg(spawner->sock, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != sizeof *order)
+	if (recvmsg(spawner->sock, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) !=
+	    sizeof answer->order)
 		return false;
 	const struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-	if (rights != NULL && rights->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(pidfd, CMSG_DATA(rights), sizeof *pidfd);
+	answer->count = rights != NULL ? (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+	if (answer->count > 0)
+		memcpy(answer->fds, CMSG_DATA(rights), answer->count * sizeof(int));
 	return true;
 }
 
+/* One at a time: mostly there is no other, and if there is, the socket says so in the next turn. */
 static void spawner_answers(void *arg, uint32_t events)
 {
 	struct spawner *spawner = arg;
-	struct spawn_order *order;
-	int pidfd;
+	struct answer answer;
 	(void)events;
-	while (spawner->in_flight > 0 && spawner_receive(spawner, &order, &pidfd))
-		spawn_answered(order, pidfd);
+	if (spawner->in_flight > 0 && spawner_receive(spawner, &answer))
+		spawn_answered(&answer);
 	spawn_pump(spawner);
 }
 
@@ -350,6 +375,7 @@ struct spawn *spawn_start(struct spawner *spawner, const struct spawn_request *r
 	child->event = event;
 	child->arg = arg;
 	child->pidfd = -1;
+	memset(child->pipes, -1, sizeof child->pipes);
 	spawner->count++;
 	loop_outside(spawner->loop, 1);
 	list_append(&spawner->queue, &child->link);
@@ -448,6 +474,14 @@ const struct err *spawn_failure(const struct spawn *child, const char **step)
 	if (step != NULL)
 		*step = child->step;
 	return &child->failure;
+}
+
+int spawn_pipe(struct spawn *child, size_t index)
+{
+	int fd = index < SPAWN_PIPES ? child->pipes[index] : -1;
+	if (fd != -1)
+		child->pipes[index] = -1;
+	return fd;
 }
 
 /* By number, which is safe: it is not reaped before it is released, so the number is its own. */

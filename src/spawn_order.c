@@ -126,8 +126,12 @@ struct spawn_order *spawn_order_new(const struct spawn_request *request, struct 
 		err_set(err, EINVAL, "there is no program to run");
 		return NULL;
 	}
+	size_t pipes = 0;
+	for (size_t i = 0; i < request->fd_count && i < SPAWN_FDS; i++)
+		pipes += request->fds[i].from == SPAWN_PIPE;
 	if (request->fd_count > SPAWN_FDS || request->place_count > SPAWN_PLACES ||
-	    request->limit_count > SPAWN_LIMITS) {
+	    request->limit_count > SPAWN_LIMITS || pipes > SPAWN_PIPES ||
+	    (request->fd_count > 0 && request->fds[0].from == SPAWN_SAME)) {
 		err_set(err, EINVAL, "too many files, groups or limits for one child");
 		return NULL;
 	}
@@ -152,7 +156,8 @@ size_t spawn_order_files(const struct spawn_request *request, int *fds)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < request->fd_count; i++)
-		fds[count++] = request->fds[i].from;
+		if (request->fds[i].from >= 0)
+			fds[count++] = request->fds[i].from;
 	for (size_t i = 0; i < request->place_count; i++)
 		fds[count++] = request->places[i];
 	if (request->cgroup_fd != -1)

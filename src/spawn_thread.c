@@ -4,8 +4,8 @@
  * scheduler's slice when other children keep the processors busy; here that suspends nobody who is
  * needed.  And the first thing the thread does is to leave the shared table of file descriptors:
  * from then on its table, which every child gets a copy of, holds 0, 1, 2, the socket, /dev/null
- * and the files that came with the order being worked on.  So a file opened elsewhere without
- * close-on-exec, or at the wrong moment, cannot slip into a child.
+ * and the files that came with the order being worked on or were made for it.  So a file opened
+ * elsewhere without close-on-exec, or at the wrong moment, cannot slip into a child.
  *
  * The thread lives as long as the spawner, because the death signal of a child is tied to the
  * thread that cloned it, not to the process.  Users are looked up here too: that may ask a
@@ -53,6 +53,7 @@ struct spawn_thread {
 static const char *const step_names[] = {
 	[SPAWN_STEP_NONE] = "nothing",
 	[SPAWN_STEP_LOOKUP] = "look up the user",
+	[SPAWN_STEP_PIPE] = "make a pipe",
 	[SPAWN_STEP_CLONE] = "clone",
 	[SPAWN_STEP_SESSION] = "setsid",
 	[SPAWN_STEP_CGROUP] = "enter the control group",
@@ -255,18 +256,44 @@ static int thread_obey(struct spawn_thread *self, struct spawn_order *order)
 
 /* --- orders in, answers out --- */
 
+/* What is open in this table for one order. */
+struct desk {
+	int fds[SPAWN_FILES + 2 * SPAWN_PIPES + 1];
+	size_t count;
+};
+
+static int thread_make_pipe(struct spawn_order *order, struct desk *desk)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) == -1) {
+		thread_failed(order, SPAWN_STEP_PIPE, errno, 0);
+		return -1;
+	}
+	order->pipes[order->pipe_count++] = ends[0];
+	desk->fds[desk->count++] = ends[0];
+	desk->fds[desk->count++] = ends[1];
+	return ends[1];
+}
+
 /* The files come in the order in which spawn.c sends them: the map, the places, the group. */
-static void thread_file_files(struct spawn_order *order, const int *fds, size_t count)
+static void thread_file_files(struct spawn_order *order, struct desk *desk)
 {
 	const struct spawn_request *request = &order->request;
-	size_t next = 0;
+	const int *fds = desk->fds;
+	size_t next = 0, count = desk->count;
+	int wanted[SPAWN_FILES];
 	order->cgroup = -1;
-	if (count != request->fd_count + request->place_count + (request->cgroup_fd != -1)) {
+	if (count != spawn_order_files(request, wanted)) {
 		thread_failed(order, SPAWN_STEP_FILES, EMFILE, 0);
 		return;
 	}
-	for (size_t i = 0; i < request->fd_count; i++)
-		order->fds[i] = fds[next++];
+	for (size_t i = 0; i < request->fd_count; i++) {
+		int from = request->fds[i].from;
+		if (from == SPAWN_PIPE)
+			order->fds[i] = thread_make_pipe(order, desk);
+		else
+			order->fds[i] = from == SPAWN_SAME ? order->fds[i - 1] : fds[next++];
+	}
 	for (size_t i = 0; i < request->place_count; i++)
 		order->places[i] = fds[next++];
 	if (request->cgroup_fd != -1)
@@ -284,8 +311,7 @@ static bool thread_passing(int code)
 	return true;
 }
 
-static bool thread_receive(struct spawn_thread *self, struct spawn_order **order, int *fds,
-			   size_t *count)
+static bool thread_receive(struct spawn_thread *self, struct spawn_order **order, struct desk *desk)
 {
 	union {
 		struct cmsghdr header;
@@ -303,27 +329,31 @@ static bool thread_receive(struct spawn_thread *self, struct spawn_order **order
 	if (n != sizeof *order)
 		return false;
 	const struct cmsghdr *part_of = CMSG_FIRSTHDR(&message);
-	*count = part_of != NULL ? (part_of->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
-	if (*count > 0)
-		memcpy(fds, CMSG_DATA(part_of), *count * sizeof(int));
+	desk->count = part_of != NULL ? (part_of->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+	if (desk->count > 0)
+		memcpy(desk->fds, CMSG_DATA(part_of), desk->count * sizeof(int));
 	return true;
 }
 
 /* The loop may have gone (EPIPE): then nobody waits for the answer. */
 static void thread_answer(const struct spawn_thread *self, struct spawn_order *order, int pidfd)
 {
+	int fds[SPAWN_ANSWERS] = {pidfd};
+	size_t size = (1 + order->pipe_count) * sizeof(int);
 	union {
 		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
-				.cmsg_level = SOL_SOCKET,
-				.cmsg_type = SCM_RIGHTS}};
+		char room[CMSG_SPACE(sizeof fds)];
+	} control = {.room = {0}};
 	struct iovec part = {.iov_base = &order, .iov_len = sizeof order};
 	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
 	if (pidfd != -1) {
-		memcpy(CMSG_DATA(&control.header), &pidfd, sizeof pidfd);
+		memcpy(fds + 1, order->pipes, order->pipe_count * sizeof(int));
+		control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(size),
+						  .cmsg_level = SOL_SOCKET,
+						  .cmsg_type = SCM_RIGHTS};
+		memcpy(CMSG_DATA(&control.header), fds, size);
 		message.msg_control = &control;
-		message.msg_controllen = sizeof control;
+		message.msg_controllen = CMSG_SPACE(size);
 	}
 	while (sendmsg(self->sock, &message, MSG_NOSIGNAL) == -1 && thread_passing(errno))
 		continue;
@@ -353,10 +383,12 @@ static int thread_own_files(struct spawn_thread *self)
 	return 0;
 }
 
-/* What came with one message has numbers in a row, mostly.  Not all that is open can go with it:
+/* What was opened for an order has numbers in a row, mostly.  Not all that is open can go with it:
  * whoever looks up users may keep a socket. */
-static void thread_close(const int *fds, size_t count)
+static void thread_clear(const struct desk *desk)
 {
+	const int *fds = desk->fds;
+	size_t count = desk->count;
 	for (size_t i = 0, row; i < count; i += row) {
 		row = 1;
 		while (i + row < count && fds[i + row] == fds[i] + (int)row)
@@ -368,26 +400,25 @@ static void thread_close(const int *fds, size_t count)
 	}
 }
 
-/* Closed after the answer, the pidfd and the others at once: what a child gets is what was opened
- * since. */
+/* All that was opened for one order is closed at once, after its answer and before the next: the
+ * table of a child holds nothing else. */
 static void *thread_main(void *arg)
 {
 	struct spawn_thread *self = arg;
 	struct spawn_order *order;
-	int fds[SPAWN_FILES + 1];
-	size_t count;
+	struct desk desk;
 	int code = thread_own_files(self) == -1 ? errno : 0;
-	while (thread_receive(self, &order, fds, &count)) {
+	while (thread_receive(self, &order, &desk)) {
 		int pidfd = -1;
-		thread_file_files(order, fds, count);
+		thread_file_files(order, &desk);
 		if (code != 0)
 			thread_failed(order, SPAWN_STEP_FILES, code, 0);
 		if (order->failed == SPAWN_STEP_NONE)
 			pidfd = thread_obey(self, order);
 		thread_answer(self, order, pidfd);
 		if (pidfd != -1)
-			fds[count++] = pidfd;
-		thread_close(fds, count);
+			desk.fds[desk.count++] = pidfd;
+		thread_clear(&desk);
 	}
 	return NULL; /* the table, and with it the files, ends with the thread */
 }

@@ -26,12 +26,11 @@
 #define STREAM_PAUSE CLOCK_MS
 #define STREAM_GOOD  (STREAM_CHUNK / 2) /* worth reading without a pause */
 
-int stream_pipe(int fds[2], enum stream_end end, struct err *err)
+int stream_pipe(int fds[2], struct err *err)
 {
 	if (pipe2(fds, O_CLOEXEC) == -1)
 		return err_errno(err, "pipe");
-	if (end == STREAM_WE_WRITE)
-		fcntl(fds[1], F_SETFL, O_NONBLOCK);
+	fcntl(fds[1], F_SETFL, O_NONBLOCK);
 	return 0;
 }
 

@@ -57,7 +57,8 @@ struct process {
 	struct box *box; /* NULL once the handle is gone */
 	bool started, exited, leaked;
 
-	int theirs[STREAMS + 1]; /* the child's ends of pipes, until it has them */
+	int theirs;	  /* the child's end of its stdin, until it has that */
+	uint64_t ceiling; /* of each stream */
 	struct stream_reader out[STREAMS];
 	struct stream_writer in;
 	int turn;	      /* the stream that is looked at first */
@@ -80,10 +81,9 @@ struct process {
 /* lua_child_new(L, nursery, box): attached to its handle; raises when out of memory. */
 struct process *lua_child_new(lua_State *L, struct nursery *nursery, struct box *box);
 
-/* lua_child_pipes(process, request, merge, err): pipes for its output.  lua_child_input: its stdin:
- * ${text} when that is not NULL, a pipe when ${piped}, else /dev/null.  Both add to ${request}. */
-int lua_child_pipes(struct process *process, struct spawn_request *request, bool merge,
-		    struct err *err);
+/* lua_child_pipes(request, merge): pipes for its output.  lua_child_input: its stdin: ${text} when
+ * that is not NULL, a pipe when ${piped}, else /dev/null.  Both add to ${request}. */
+void lua_child_pipes(struct spawn_request *request, bool merge);
 int lua_child_input(struct process *process, struct spawn_request *request, const char *text,
 		    size_t length, bool piped, struct err *err);
 

@@ -32,13 +32,18 @@
 #define SPAWN_FDS    16 /* most files a child is given, 0, 1 and 2 included */
 #define SPAWN_PLACES 12 /* most cgroup.procs files it writes itself into */
 #define SPAWN_LIMITS 16
+#define SPAWN_PIPES  2 /* most pipes that are made for it */
 
 struct loop;
 struct spawner;
 struct spawn;
 
-/* The file ${from} of ours becomes ${to} in the child.  ${give}: a pipe made for this child, whose
- * owner becomes the child's user, so that it can open /dev/stdout. */
+/* The file ${from} of ours becomes ${to} in the child.  SPAWN_PIPE: a pipe is made, which the child
+ * writes to; from SPAWN_STARTED on its other end is ours (see spawn_pipe).  SPAWN_SAME: the file of
+ * the entry before.  ${give}: a pipe made for this child, whose owner becomes the child's user, so
+ * that it can open /dev/stdout. */
+#define SPAWN_PIPE (-1)
+#define SPAWN_SAME (-2)
 struct spawn_fd {
 	int from, to;
 	bool give;
@@ -105,6 +110,11 @@ struct spawn *spawn_start(struct spawner *spawner, const struct spawn_request *r
 pid_t spawn_pid(const struct spawn *child);
 const struct spawn_result *spawn_result(const struct spawn *child);
 const struct err *spawn_failure(const struct spawn *child, const char **step);
+
+/* spawn_pipe(child, index): what the child writes into the pipe that was asked for first, or
+ * second, can be read there; close-on-exec, and the caller's to close from now on.  -1: there is
+ * none, or it was taken already. */
+int spawn_pipe(struct spawn *child, size_t index);
 
 /* spawn_signal(child, signo, group, err): signal the leader, or the whole process group (also
  * after the leader has exited).  -1 with ESRCH before SPAWN_STARTED and for a leader that has

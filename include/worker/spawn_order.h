@@ -2,7 +2,9 @@
  *
  * spawn.c (the loop) writes an order, spawn_thread.c carries it out and writes the answer,
  * spawn_child.c is what runs between clone and exec.  An order is sent by its address over a
- * socket pair, together with the files it needs (SCM_RIGHTS): whoever holds it owns it.
+ * socket pair, together with the files it needs (SCM_RIGHTS): whoever holds it owns it.  The answer
+ * is the same address with the pidfd and our ends of the pipes: those are made by the thread, so
+ * that the loop need not make them, hand them over and close its copies.
  *
  * How a failure travels: the child writes its step and errno into a page that is shared whether or
  * not the child shares our memory, then exits; since the clone is always a vfork, the thread reads
@@ -19,6 +21,7 @@
 enum spawn_step {
 	SPAWN_STEP_NONE,
 	SPAWN_STEP_LOOKUP,
+	SPAWN_STEP_PIPE,
 	SPAWN_STEP_CLONE,
 	SPAWN_STEP_SESSION,
 	SPAWN_STEP_CGROUP,
@@ -42,8 +45,10 @@ struct spawn_order {
 	const char *const *paths; /* what is tried with execve, in turn; ends with NULL */
 	bool searched;		  /* paths come from a search */
 
-	/* By the thread: the files under its own numbers, who to become. */
+	/* By the thread: the files under its own numbers, our ends of the pipes, who to become. */
 	int fds[SPAWN_FDS], places[SPAWN_PLACES], cgroup;
+	int pipes[SPAWN_PIPES];
+	size_t pipe_count;
 	uid_t uid;
 	gid_t gid;
 	gid_t *groups;
@@ -83,7 +88,8 @@ struct spawn_birth {
 struct spawn_order *spawn_order_new(const struct spawn_request *request, struct err *err);
 size_t spawn_order_files(const struct spawn_request *request, int *fds);
 void spawn_order_explain(const struct spawn_order *order, struct err *err);
-#define SPAWN_FILES (SPAWN_FDS + SPAWN_PLACES + 1)
+#define SPAWN_FILES   (SPAWN_FDS + SPAWN_PLACES + 1)
+#define SPAWN_ANSWERS (1 + SPAWN_PIPES) /* most files of an answer */
 
 /* spawn_child_run(birth): from here to exec; never returns. */
 _Noreturn void spawn_child_run(void *birth);

@@ -27,8 +27,6 @@
 
 #define STREAM_CHUNK ((size_t)64 * 1024)
 
-enum stream_end { STREAM_WE_READ, STREAM_WE_WRITE };
-
 struct stream_reader {
 	struct loop *loop;
 	struct loop_fd watch;
@@ -49,15 +47,17 @@ struct stream_reader {
 	uint64_t dropped;
 };
 
-/* stream_pipe(fds, end, err): a pipe; ${fds}[0] is the end one reads from.  The other end blocks,
- * ours will not: a reader sees to that itself.  Both are close-on-exec. */
-int stream_pipe(int fds[2], enum stream_end end, struct err *err);
+/* stream_pipe(fds, err): a pipe that we write to, at ${fds}[1], which does not block; the other
+ * end,
+ * ${fds}[0], does.  Both are close-on-exec. */
+int stream_pipe(int fds[2], struct err *err);
 
 /* stream_memory(data, n, err): a sealed file in memory with these bytes, read from the start: the
  * stdin of a child that needs nobody to feed it.  The fd, or -1. */
 int stream_memory(const void *data, size_t n, struct err *err);
 
-/* stream_reader_open(reader, loop, fd, ready, arg): nobody else may keep the fd open for long. */
+/* stream_reader_open(reader, loop, fd, ready, arg): ${fd} may block (the reader sees to that);
+ * nobody else may keep it open for long. */
 void stream_reader_open(struct stream_reader *reader, struct loop *loop, int fd,
 			void (*ready)(void *arg), void *arg);
 

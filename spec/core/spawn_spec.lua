@@ -1,5 +1,6 @@
 -- What a child is born with, and what is said when it cannot be born.
 local core = require "worker.core.process"
+local fs = require "worker.fs"
 local process = require "worker.process"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -168,6 +169,34 @@ describe("a program that cannot be started", function()
     local why = refused { argv = { "true" }, cwd = "/no/such/dir" }
     assert.equal("chdir /no/such/dir: No such file or directory", why.message)
     assert.equal("chdir /no/such/dir", why.step)
+  end)
+
+  it("has files that we have no numbers for, and nothing of it is left", function()
+    if not os.execute("command -v prlimit >/dev/null 2>&1") then return pending "prlimit is not installed" end
+    local function most(files)
+      assert(os.execute(("prlimit --pid %d --nofile=%s: >/dev/null"):format(sys.pid(), files)))
+    end
+    local function open_files()
+      return #fs.list "/proc/self/fd" -- no child may count them: it can be earlier than our own files of it
+    end
+    collectgarbage() -- what others have left open may be closed at any time
+    collectgarbage()
+    local before, limit = open_files(), sh("ulimit -n").stdout:match("%d+")
+    most(before + 20)
+    local held = {}
+    for file in function() return (io.open("/dev/null")) end do held[#held + 1] = file end
+    local said = {}
+    for free = 0, 3 do
+      said[free] = select(2, pcall(process.spawn, { argv = { "/bin/sleep", "60" } }))
+      held[#held]:close()
+      held[#held] = nil
+    end
+    for _, file in ipairs(held) do file:close() end
+    most(limit)
+    for free = 0, 2 do assert.equal("watch the child", said[free].step) end
+    said[3]:close()
+    assert.is_true(open_files() <= before)
+    assert.equal("", sh("pgrep -P $PPID sleep").stdout)
   end)
 
   it("belongs to nobody we know", function()
