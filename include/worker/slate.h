@@ -10,14 +10,14 @@
  * entry comes or goes, owner, permissions, attributes, flags or times are set) moves its time of
  * change to now, and nobody can set that one back.  So one that has not moved since the directory
  * was last examined says that all is as it was, under three conditions, without which it is
- *examined again:
+ * examined again:
  *
  *	- The file system keeps that time itself, on this machine and with all digits.
  *	- Now has become another now.  The kernel's clock for files ticks, some hundred times a
  *	  second: what happens within one tick cannot be told apart.  So the clock must have been
  *	  beyond the directory's time already before it was examined.
  *	- Where a change of the extended attributes does not count as a change everywhere (in
- *memory, before Linux 6.1), those are looked at besides.
+ *	  memory, before Linux 6.1), those are looked at besides.
  *
  * Who may set the machine's clock could forge it; they could as well write into our memory.
  */
