@@ -187,11 +187,20 @@ static void reader_ready(void *arg)
 	task_wake(process->host, process->reader, read_push, process->box);
 }
 
+static bool process_is_held(const struct process *process)
+{
+	return stream_reader_has_writer(&process->out[OUT]) ||
+	       stream_reader_has_writer(&process->out[ERR]);
+}
+
 /* The leader is dead, and somebody else has held a pipe open for long enough.  What the leader
- * wrote is in the pipe already, so what is there now is handed out and nothing after it. */
+ * wrote is in the pipe already, so what is there now is handed out and nothing after it.  With
+ * nobody else there it is only read slowly, and its end will come. */
 static void drain_due(void *arg)
 {
 	struct process *process = arg;
+	if (!process_is_held(process))
+		return;
 	process->drained = true;
 	process->leaked = true;
 	for (int i = 0; i < STREAMS; i++) {

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -187,6 +188,13 @@ size_t stream_reader_held(const struct stream_reader *reader)
 {
 	int held = 0;
 	return reader->open && ioctl(reader->fd, FIONREAD, &held) == 0 ? (size_t)held : 0;
+}
+
+/* poll() tells of a hang-up beside the bytes that lie before it. */
+bool stream_reader_has_writer(const struct stream_reader *reader)
+{
+	struct pollfd look = {.fd = reader->fd, .events = POLLIN};
+	return reader->open && poll(&look, 1, 0) != -1 && (look.revents & POLLHUP) == 0;
 }
 
 void stream_reader_close(struct stream_reader *reader)

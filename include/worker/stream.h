@@ -82,6 +82,9 @@ static inline bool stream_reader_is_over(const struct stream_reader *reader)
 
 /* stream_reader_held(reader): bytes in the pipe that nobody has read yet. */
 size_t stream_reader_held(const struct stream_reader *reader);
+
+/* stream_reader_has_writer(reader): can anybody still write into it?  If not, its end is near. */
+bool stream_reader_has_writer(const struct stream_reader *reader);
 void stream_reader_close(struct stream_reader *reader);
 
 struct stream_writer {

@@ -207,7 +207,7 @@ describe("the queue's reports", function()
       assert.equal(asked(fake, "complete")[1].body, asked(fake, "complete")[2].body)
       assert.equal(0, #asked(fake, "fail"))
       assert.equal("completed", fake:report("a").body.output.status)
-      assert.equal(2, #lines "task_completed_successfully")
+      wait_for(function() return #lines "task_completed_successfully" == 2 end)
     end)
   end
 
@@ -217,7 +217,7 @@ describe("the queue's reports", function()
     queue.worker(fake)
     reported(fake, "a")
     assert.equal(3, #asked(fake, "complete"))
-    assert.equal(1, #lines "task_completed_successfully")
+    wait_for(function() return #lines "task_completed_successfully" == 1 end)
   end)
 
   it("that are refused with 400, 401 or 422 are final, and the next task comes", function()

@@ -129,6 +129,18 @@ describe("output", function()
     assert.is_true(pieces < 5000, pieces .. " pieces for 20000 lines")
   end)
 
+  it("is all read by somebody slow, and nobody is said to hold it open", function()
+    local child <close> = sh("head -c 700000 /dev/zero")
+    local bytes = 0
+    for _, text in child:output(0.05) do
+      bytes = bytes + #text
+      local began = os.clock()
+      repeat until os.clock() - began > 0.1 -- keeping everybody else from their turn
+    end
+    assert.equal(700000, bytes)
+    assert.is_false(child.leaked)
+  end)
+
   it("ends when only something in the background still holds it open", function()
     local child <close> = sh("sleep 6071 & echo hi")
     assert.equal("hi\n", read(child).stdout)
