@@ -7,10 +7,13 @@
  */
 #include "worker/dial.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,8 +37,11 @@ static void dial_over(struct dial *dial, int code, const char *reason)
 	loop_timer_stop(dial->loop, &dial->limit);
 }
 
+/* Once: what has been told about may lie for a moment before somebody finishes it. */
 void dial_tell(struct dial *dial, int code, const char *reason)
 {
+	if (!dial->working)
+		return;
 	dial_over(dial, code, reason);
 	dial->done(dial->arg);
 }
@@ -148,10 +154,15 @@ static const struct dial_way dial_unix = {.size = sizeof(struct unix_dial),
 
 /* --- the two ends of the story --- */
 
-static bool dial_is_loopback(const char *host)
+bool dial_is_loopback(const char *host)
 {
-	return strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 ||
-	       strcmp(host, "::1") == 0;
+	struct in_addr v4;
+	struct in6_addr v6;
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return ntohl(v4.s_addr) >> IN_CLASSA_NSHIFT == IN_LOOPBACKNET;
+	if (inet_pton(AF_INET6, host, &v6) == 1)
+		return IN6_IS_ADDR_LOOPBACK(&v6);
+	return strcasecmp(host, "localhost") == 0;
 }
 
 /* What libcurl would ask the environment for, had it not been told. */

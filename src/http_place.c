@@ -1,10 +1,13 @@
 /* http_place.c -- where a URL leads, and by which way.  Floor 3.  See worker/http_place.h. */
 #include "worker/http_place.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "worker/dial.h"
 #include "worker/http_client.h"
 
 #define PLACE_SCHEME "http://"
@@ -23,13 +26,14 @@ static bool place_port(const char *text, size_t n, int *port)
 	return *port > 0 && *port <= 65535;
 }
 
-static bool place_host(const char *text, size_t n, char host[HTTP_HOST])
+static bool place_host(const char *text, size_t n, bool v6, char host[HTTP_HOST])
 {
+	struct in6_addr address;
 	if (n == 0 || n >= HTTP_HOST)
 		return false;
 	memcpy(host, text, n);
 	host[n] = '\0';
-	return true;
+	return !v6 || inet_pton(AF_INET6, host, &address) == 1;
 }
 
 bool http_place_read(const char *url, struct http_place *place)
@@ -40,7 +44,7 @@ bool http_place_read(const char *url, struct http_place *place)
 	size_t size = strcspn(at, "/?#"), skip = at[0] == '[' ? 1 : 0;
 	size_t name = strspn(at + skip, skip ? PLACE_V6 : PLACE_NAME), end = skip + name + skip;
 	if (end > size || (skip && at[end - 1] != ']') ||
-	    !place_host(at + skip, name, place->host) ||
+	    !place_host(at + skip, name, skip > 0, place->host) ||
 	    !place_port(at + end, size - end, &place->port))
 		return false;
 	place->authority = at;
@@ -50,13 +54,6 @@ bool http_place_read(const char *url, struct http_place *place)
 	return true;
 }
 
-/* The worker itself never asks a proxy for this machine. */
-static bool place_is_loopback(const char *host)
-{
-	return strcasecmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 ||
-	       strcmp(host, "::1") == 0;
-}
-
 bool http_place_plain(const struct http_client *client, const char *url)
 {
 	struct http_place place;
@@ -64,5 +61,5 @@ bool http_place_plain(const struct http_client *client, const char *url)
 	if (config->low_speed_bytes > 0 || !http_place_read(url, &place))
 		return false;
 	return config->unix_path != NULL || config->proxy_http == NULL ||
-	       place_is_loopback(place.host);
+	       dial_is_loopback(place.host);
 }

@@ -1,8 +1,8 @@
 /* dial.h -- connecting to somebody: TCP, TLS, through a proxy, or a Unix socket.  Floor 3.
  *
- * TCP goes through libcurl (CURLOPT_CONNECT_ONLY), which brings name resolution in a thread,
- * happy eyeballs, proxies and TLS.  A plain connection is taken out of libcurl's hands once it
- * stands; a TLS connection stays with it, as the wire of the sock (worker/sock.h).
+ * Unix sockets and plain TCP are ours.  TLS and proxies go through libcurl (CURLOPT_CONNECT_ONLY):
+ *a connection through a proxy is taken out of its hands once it stands; a TLS connection stays with
+ * it, as the wire of the sock (worker/sock.h).
  *
  *	dial = dial_start(loop, &options, connected, arg, &err);
  *	...
@@ -54,6 +54,10 @@ int dial_finish(struct dial *dial, struct sock *s, struct err *err);
 /* dial_reason(dial): after ${done}, before dial_finish: dns, connect, tls, timeout, io; NULL when
  * it stands. */
 const char *dial_reason(const struct dial *dial);
+
+/* dial_is_loopback(host): does the name, or the written address, mean this machine?  The worker
+ * asks no proxy for it. */
+bool dial_is_loopback(const char *host);
 
 /* dial_cancel(dial): at any time, instead of dial_finish. */
 void dial_cancel(struct dial *dial);

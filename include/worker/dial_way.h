@@ -43,7 +43,7 @@ struct dial {
 	char text[DIAL_TEXT]; /* what went wrong; empty: what ${code} says */
 };
 
-/* dial_tell(dial, code, reason): it stands (0, NULL), or it failed. */
+/* dial_tell(dial, code, reason): it stands (0, NULL), or it failed.  Only the first time counts. */
 void dial_tell(struct dial *dial, int code, const char *reason);
 
 /* dial_free(dial): the end of one that a sock has kept. */
