@@ -35,6 +35,13 @@ void http_blame(struct http_transfer *transfer, enum http_reason reason, int cod
 	err_set(&reply->err, code, "%s", text);
 }
 
+enum http_reason http_lost_reason(int code)
+{
+	if (code == ETIMEDOUT)
+		return HTTP_TIMEOUT;
+	return code == ECONNRESET || code == EPIPE ? HTTP_RESET : HTTP_CLOSED;
+}
+
 /* Telling comes last: by then it is all true. */
 void http_over(struct http_transfer *transfer)
 {
@@ -61,17 +68,34 @@ static int64_t http_limit(const struct http_transfer *transfer)
 		limit = (transfer->patient ? transfer->progress : transfer->started) +
 			transfer->timeout;
 	int64_t connect = transfer->client->config.connect_timeout;
-	if (!transfer->connected && connect > 0 && transfer->started + connect < limit)
-		limit = transfer->started + connect;
+	if (!transfer->connected && connect > 0 && transfer->dialled + connect < limit)
+		limit = transfer->dialled + connect;
 	return limit;
 }
 
-static void http_watch_time(struct http_transfer *transfer)
+/* 0, or -1 when there is no memory; moving the timer needs none. */
+static int http_watch_time(struct http_transfer *transfer)
 {
 	int64_t limit = http_limit(transfer);
-	if (limit != HTTP_NEVER)
-		loop_timer_start(transfer->client->loop, &transfer->timer, limit - clock_mono(),
-				 http_due, transfer);
+	if (limit == HTTP_NEVER)
+		return 0;
+	return loop_timer_start(transfer->client->loop, &transfer->timer, limit - clock_mono(),
+				http_due, transfer);
+}
+
+void http_dials(struct http_transfer *transfer)
+{
+	bool again = transfer->connected;
+	transfer->connected = false;
+	transfer->dialled = clock_mono();
+	if (again && http_watch_time(transfer) == -1)
+		http_blame(transfer, HTTP_MEMORY, ENOMEM, "out of memory for a request");
+}
+
+void http_connected(struct http_transfer *transfer)
+{
+	transfer->connected = true;
+	transfer->progress = clock_mono();
 }
 
 static void http_expire(struct http_transfer *transfer)
@@ -80,7 +104,7 @@ static void http_expire(struct http_transfer *transfer)
 	double limit = (double)transfer->timeout / (double)CLOCK_SECOND;
 	if (!transfer->connected)
 		err_set(&text, 0, "no connection within %.3g s",
-			(double)(clock_mono() - transfer->started) / (double)CLOCK_SECOND);
+			(double)(clock_mono() - transfer->dialled) / (double)CLOCK_SECOND);
 	else if (!transfer->reply.answered)
 		err_set(&text, 0, "no answer within %g s", limit);
 	else if (transfer->patient)
@@ -99,7 +123,7 @@ static void http_due(void *arg)
 	if (clock_mono() >= http_limit(transfer))
 		http_expire(transfer);
 	else
-		http_watch_time(transfer);
+		(void)http_watch_time(transfer);
 }
 
 /* --- the request's body --- */
@@ -166,7 +190,7 @@ static struct http_transfer *http_new(const struct http_way *way,
 	transfer->body_length = request->body_length;
 	transfer->save_fd = -1;
 	transfer->announced = -1;
-	transfer->started = transfer->progress = clock_mono();
+	transfer->started = transfer->dialled = transfer->progress = clock_mono();
 	transfer->head = strcmp(request->method, "HEAD") == 0;
 	transfer->repeatable = http_check_repeatable(request->method);
 	buf_init(&transfer->reply.head, request->max_head);
@@ -175,19 +199,23 @@ static struct http_transfer *http_new(const struct http_way *way,
 	return transfer;
 }
 
-/* A transfer that could not begin is not told about: its way gives back what it has, and that is
- * all. */
+/* The timer is there before the first byte can be gone.  A transfer that could not begin is not
+ * told about: its way gives back what it has, and that is all. */
 static int http_begin(struct http_transfer *transfer, struct http_client *client,
 		      const struct http_request *request, enum http_reason *reason, struct err *err)
 {
 	transfer->client = client;
+	if (http_watch_time(transfer) == -1) {
+		transfer->client = NULL;
+		return err_set(err, ENOMEM, "out of memory for a request");
+	}
 	if (transfer->way->begin(transfer, request, reason, err) == -1) {
 		transfer->way->stop(transfer);
+		loop_timer_stop(client->loop, &transfer->timer);
 		transfer->client = NULL;
 		return -1;
 	}
 	list_append(&client->members, &transfer->member.link);
-	http_watch_time(transfer);
 	return 0;
 }
 

@@ -5,7 +5,8 @@
  * woken.  What is refused is blamed; to end the transfer is for whoever brought it.
  *
  * A server is not to be believed: the head is bounded over all heads (1xx answers may come without
- * end), the body over what really came (the announced length is only a hint).
+ * end), the body over what really came (the announced length is only a hint).  Where two readings
+ * of a line are possible it is refused: somebody on the way may have chosen the other one.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "worker/clock.h"
+#include "worker/http_check.h"
 #include "worker/http_transfer.h"
 
 #define HTTP_HIGH ((size_t)128 * 1024) /* streamed: stop reading above this */
@@ -31,23 +33,64 @@ static void http_answer_status(struct http_transfer *transfer, const char *line,
 	transfer->announced = -1;
 }
 
-/* Some believe the last of several lengths, others the first: such an answer is no answer.  ${line}
- * is not terminated, but it ends in a newline. */
-static bool http_answer_agrees(struct http_transfer *transfer, const char *line, size_t n)
+static bool http_answer_refuse(struct http_transfer *transfer, const char *why)
 {
-	if (n < 16 || strncasecmp(line, "Content-Length:", 15) != 0)
-		return true;
-	long long before = transfer->announced;
-	transfer->announced = strtoll(line + 15, NULL, 10);
-	return before == -1 || before == transfer->announced;
+	http_blame(transfer, HTTP_PROTOCOL, 0, why);
+	return false;
+}
+
+bool http_answer_is_blank(const char *line, size_t n)
+{
+	return line[0] == '\n' || (n == 2 && line[0] == '\r');
+}
+
+const char *http_answer_value(const char *line, size_t n, const char *name, size_t *size)
+{
+	size_t length = strlen(name);
+	if (n <= length || line[length] != ':' || strncasecmp(line, name, length) != 0)
+		return NULL;
+	const char *from = line + length + 1, *to = line + n;
+	while (from < to && (*from == ' ' || *from == '\t'))
+		from++;
+	while (to > from && (to[-1] == ' ' || to[-1] == '\t' || to[-1] == '\r' || to[-1] == '\n'))
+		to--;
+	*size = (size_t)(to - from);
+	return from;
+}
+
+/* Some believe the last of several lengths, others the first: such an answer is no answer. */
+static bool http_answer_length(struct http_transfer *transfer, const char *value, size_t n)
+{
+	int64_t length = 0, before = transfer->announced;
+	bool number = n > 0 && n <= 18;
+	for (size_t i = 0; number && i < n; i++) {
+		number = value[i] >= '0' && value[i] <= '9';
+		length = length * 10 + (value[i] - '0');
+	}
+	if (!number)
+		return http_answer_refuse(transfer, "the length of the answer is no number");
+	transfer->announced = length;
+	return before == -1 || before == length ||
+	       http_answer_refuse(transfer, "the answer has two different lengths");
+}
+
+/* A name and a colon, or more of the line before. */
+static bool http_answer_header(struct http_transfer *transfer, const char *line, size_t n)
+{
+	const char *colon = memchr(line, ':', n), *value;
+	bool folded = (line[0] == ' ' || line[0] == '\t') && buf_size(&transfer->reply.head) > 0;
+	bool named = colon != NULL && http_check_token(line, (size_t)(colon - line));
+	size_t size;
+	if (memchr(line, '\0', n) != NULL || (!folded && !named))
+		return http_answer_refuse(transfer, "a line of the answer's head is no header");
+	value = http_answer_value(line, n, "Content-Length", &size);
+	return value == NULL || http_answer_length(transfer, value, size);
 }
 
 static bool http_answer_keep(struct http_transfer *transfer, const char *line, size_t n)
 {
-	if (!http_answer_agrees(transfer, line, n)) {
-		http_blame(transfer, HTTP_PROTOCOL, 0, "the answer has two different lengths");
+	if (!http_answer_header(transfer, line, n))
 		return false;
-	}
 	if (buf_append(&transfer->reply.head, line, n) == -1) {
 		http_blame(transfer, HTTP_MEMORY, errno, "out of memory for the answer");
 		return false;
@@ -75,9 +118,11 @@ bool http_answer_line(struct http_transfer *transfer, const char *line, size_t n
 		return false;
 	if (reply->answered) /* trailers: nobody asks for them */
 		return true;
-	if (n >= 5 && memcmp(line, "HTTP/", 5) == 0) {
+	if (!transfer->in_head) {
+		transfer->in_head = true;
 		http_answer_status(transfer, line, n);
-	} else if (line[0] == '\r' || line[0] == '\n') {
+	} else if (http_answer_is_blank(line, n)) {
+		transfer->in_head = false;
 		reply->answered = reply->status >= 200; /* 100 and 103 come before the answer */
 		if (reply->answered)
 			http_changed(transfer);

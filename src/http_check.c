@@ -12,7 +12,7 @@
 
 #define CHECK_MAX_URL 65536
 
-static bool check_token(const char *text, size_t n)
+bool http_check_token(const char *text, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		unsigned char c = (unsigned char)text[i];
@@ -24,7 +24,7 @@ static bool check_token(const char *text, size_t n)
 
 static int check_method(const char *method, struct err *err)
 {
-	if (check_token(method, strlen(method)) && strlen(method) <= 32)
+	if (http_check_token(method, strlen(method)) && strlen(method) <= 32)
 		return 0;
 	return err_set(err, 0, "'%.40s' is no HTTP method", method);
 }
@@ -42,7 +42,7 @@ static bool check_reserved(const char *name, size_t n)
 /* The value is never shown: it may be a token. */
 static int check_header(const struct http_header *header, struct err *err)
 {
-	if (!check_token(header->name, header->name_size))
+	if (!http_check_token(header->name, header->name_size))
 		return err_set(err, 0, "'%.40s' is no header name", header->name);
 	if (check_reserved(header->name, header->name_size))
 		return err_set(err, 0, "header %s is set by the client itself", header->name);

@@ -219,8 +219,7 @@ static int curl_on_attempt(void *arg, char *ip, char *local_ip, int port, int lo
 	}
 	own->attempted = true;
 	own->sent_before = size;
-	transfer->connected = true;
-	transfer->progress = clock_mono();
+	http_connected(transfer);
 	return CURL_PREREQFUNC_OK;
 }
 

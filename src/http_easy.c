@@ -15,6 +15,7 @@
 
 #include "worker/clock.h"
 #include "worker/http_check.h"
+#include "worker/http_transfer.h"
 
 #define HTTP_EASY_CA_DIR    "/etc/ssl/certs"
 #define HTTP_EASY_LOOPBACK  "localhost,127.0.0.0/8,::1"
@@ -268,7 +269,7 @@ static enum http_reason http_easy_broken(CURL *easy, const char *text)
 	if (strstr(text, "chunk") != NULL)
 		return HTTP_PROTOCOL;
 	curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &code);
-	return code == ECONNRESET || code == EPIPE ? HTTP_RESET : HTTP_CLOSED;
+	return http_lost_reason((int)code);
 }
 
 enum http_reason http_easy_reason(CURL *easy, CURLcode code, const char *text)

@@ -9,8 +9,8 @@
  * request is sent once more, on a new connection, if nothing of it can have arrived or its method
  * may be repeated.
  *
- * What cannot be sent any more is not the end: a server that refuses a long body says so, and stops
- * reading.  So only the answer, or its absence, ends a request.
+ * That the server takes no more is not the end: one that refuses a long body says so, and stops
+ * reading.  Then only the answer, or its absence, ends the request.
  */
 #include "worker/http_plain.h"
 
@@ -22,10 +22,10 @@
 #include "worker/clock.h"
 #include "worker/http_check.h"
 
-#define PLAIN_JOINED ((size_t)16 * 1024) /* a body up to this goes out with the head, in one call  \
-					  */
-#define PLAIN_PIECE	 ((size_t)64 * 1024) /* of a longer one at once */
-#define PLAIN_CHUNK_ROOM 20		     /* "ffffffffffffffff\r\n" */
+#define PLAIN_JOINED	 ((size_t)16 * 1024)  /* a body up to this goes out with the head */
+#define PLAIN_PIECE	 ((size_t)64 * 1024)  /* of one that is read or fed at once */
+#define PLAIN_SLICE	 ((size_t)256 * 1024) /* of one in memory: that it went is progress */
+#define PLAIN_CHUNK_ROOM 20		      /* "ffffffffffffffff\r\n" */
 #define PLAIN_NEVER	 (365 * 24 * 3600 * CLOCK_SECOND)
 
 static void plain_send(struct plain *plain);
@@ -179,6 +179,25 @@ static bool plain_end_body(struct plain *plain)
 	return plain->body_sent = whole;
 }
 
+/* The next piece of a body that lies in memory; false: that was all. */
+static bool plain_slice(struct plain *plain, const char **data, size_t *n)
+{
+	int64_t *at = &plain->transfer.body_at;
+	size_t left = plain->body_size - (size_t)*at;
+	if (left == 0)
+		return false;
+	*data = plain->body + *at;
+	*n = left < PLAIN_SLICE ? left : PLAIN_SLICE;
+	*at += (int64_t)*n;
+	return true;
+}
+
+static bool plain_streams(const struct plain *plain)
+{
+	enum http_upload upload = plain->transfer.upload;
+	return upload == HTTP_FED || upload == HTTP_FROM_FILE;
+}
+
 /* What goes out next; false: nothing now. */
 static bool plain_more(struct plain *plain, const char **data, size_t *n)
 {
@@ -188,12 +207,9 @@ static bool plain_more(struct plain *plain, const char **data, size_t *n)
 		*n = buf_size(&plain->out);
 		return true;
 	}
-	if (upload == HTTP_BYTES && plain->body_size > 0 && !plain->body_sent) {
-		*data = plain->body;
-		*n = plain->body_size;
-		return plain->body_sent = true;
-	}
-	if ((upload != HTTP_FED && upload != HTTP_FROM_FILE) || plain->end_sent)
+	if (upload == HTTP_BYTES && plain_slice(plain, data, n))
+		return true;
+	if (!plain_streams(plain) || plain->end_sent)
 		return false;
 	if (!plain->body_sent && plain_fill(plain)) {
 		*data = buf_head(&plain->piece);
@@ -227,7 +243,8 @@ static void plain_soon(struct plain *plain)
 	loop_defer(plain->transfer.client->loop, &plain->soon, plain_look, plain);
 }
 
-/* Within a send: false when there is no more to be sent. */
+/* Within a send: false when there is no more to be sent.  If it is not the server who refuses, no
+ * answer will tell. */
 static bool plain_went(struct plain *plain, enum sock_result result)
 {
 	plain->transfer.progress = clock_mono();
@@ -235,6 +252,9 @@ static bool plain_went(struct plain *plain, enum sock_result result)
 		plain->out_sent = true;
 		return true;
 	}
+	int code = plain->conn->sock.writer.code;
+	if (code != EPIPE && code != ECONNRESET)
+		http_blame(&plain->transfer, http_lost_reason(code), code, strerror(code));
 	plain->broken = true;
 	plain_soon(plain);
 	return false;
@@ -274,8 +294,7 @@ static bool plain_has_sent(const struct plain *plain)
 /* From here on the request is on its way. */
 static void plain_go(struct plain *plain)
 {
-	plain->transfer.connected = true;
-	plain->transfer.progress = clock_mono();
+	http_connected(&plain->transfer);
 	plain_send(plain);
 }
 
@@ -310,8 +329,7 @@ static void plain_dialled(void *arg)
 		plain->dial = NULL;
 		plain_attach(plain, conn);
 		plain_go(plain);
-		if (plain->conn != NULL)
-			http_plain_reply_receive(plain);
+		http_plain_reply_receive(plain);
 		return;
 	} else {
 		plain->dial = NULL;
@@ -336,10 +354,11 @@ static void plain_dial(struct plain *plain)
 		.user_timeout_ms = (unsigned)(config->user_timeout / CLOCK_MS),
 	};
 	plain->dial = dial_start(transfer->client->loop, &options, plain_dialled, plain, &err);
-	if (plain->dial != NULL)
-		return;
-	http_blame(transfer, HTTP_CONNECT, err.code, err.text);
-	plain_soon(plain);
+	if (plain->dial == NULL)
+		http_blame(transfer, HTTP_CONNECT, err.code, err.text);
+	http_dials(transfer);
+	if (transfer->reply.reason != HTTP_FINE)
+		plain_soon(plain);
 }
 
 /* A kept connection whose first read has to wait is alive, as far as anybody can know. */
@@ -387,7 +406,7 @@ void http_plain_lost(struct plain *plain, int code)
 	if (code == 0 && plain->broken)
 		code = plain->conn->sock.writer.code;
 	if (code != 0)
-		http_blame(transfer, HTTP_RESET, code, strerror(code));
+		http_blame(transfer, http_lost_reason(code), code, strerror(code));
 	else if (transfer->reply.answered)
 		http_blame(transfer, HTTP_CLOSED, 0, "the connection ended before the answer did");
 	else if (nothing && !plain->fresh)
@@ -435,12 +454,11 @@ static bool plain_is_clean(const struct plain *plain)
 {
 	const struct http_transfer *transfer = &plain->transfer;
 	const struct sock *sock = &plain->conn->sock;
-	bool streams = transfer->upload == HTTP_FED || transfer->upload == HTTP_FROM_FILE;
-	bool all_sent = plain->out_sent && !plain->sending && !plain->broken &&
-			(!streams || plain->end_sent) &&
-			(plain->body_size == 0 || plain->body_sent);
-	return plain->whole && plain->keep && all_sent && buf_size(&sock->in) == 0 && sock->open &&
-	       !sock->ended;
+	bool body = plain_streams(plain) ? plain->end_sent
+					 : (size_t)transfer->body_at == plain->body_size;
+	bool sent = plain->out_sent && body && !plain->sending && !plain->broken;
+	return plain->whole && plain->keep && sent && buf_size(&sock->in) == 0 && sock->open &&
+	       !sock->ended && !sock->hung_up;
 }
 
 static void plain_stop(struct http_transfer *transfer)

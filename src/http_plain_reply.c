@@ -1,8 +1,8 @@
 /* http_plain_reply.c -- an answer taken apart: HTTP/1.1 and 1.0.  Floor 3.
  *
- * See worker/http_plain.h.  Strict where two readings are possible: a length is a plain number,
- * said once or twice the same; chunked is the only coding; a line of a head has a name and a colon.
- * What comes after an answer is nobody's, and ends the connection.
+ * See worker/http_plain.h.  Strict where two readings are possible: chunked is the only coding, and
+ * neither it nor a length goes on in a second line (http_answer.c has more of that).  What comes
+ * after an answer is nobody's, and ends the connection.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,8 +17,7 @@ void http_plain_reply_begin(struct plain *plain)
 {
 	plain->next = PLAIN_STATUS;
 	plain->keep = true;
-	plain->old = plain->chunked = plain->whole = false;
-	plain->length = -1;
+	plain->closes = plain->old = plain->chunked = plain->framing = plain->whole = false;
 	plain->transfer.head_seen = 0;
 	plain->transfer.announced = -1;
 }
@@ -30,11 +29,6 @@ static bool reply_refuse(struct plain *plain, const char *why)
 }
 
 /* --- lines --- */
-
-static bool reply_is_blank(const char *line, size_t n)
-{
-	return line[0] == '\n' || (n == 2 && line[0] == '\r');
-}
 
 /* "HTTP/1.1 200 OK"; the words may be missing. */
 static bool reply_status(struct plain *plain, const char *line, size_t n)
@@ -49,39 +43,8 @@ static bool reply_status(struct plain *plain, const char *line, size_t n)
 		return reply_refuse(plain, "the answer is not HTTP/1.1");
 	plain->old = line[7] == '0';
 	plain->keep = !plain->old;
-	plain->chunked = false;
-	plain->length = -1;
+	plain->closes = plain->chunked = plain->framing = false;
 	plain->next = PLAIN_HEAD;
-	return true;
-}
-
-/* The value of the header ${name}, without the blanks around it; NULL when the line is another
- * one. */
-static const char *reply_value(const char *line, size_t n, const char *name, size_t *size)
-{
-	size_t length = strlen(name);
-	if (n <= length || line[length] != ':' || strncasecmp(line, name, length) != 0)
-		return NULL;
-	const char *from = line + length + 1, *to = line + n;
-	while (from < to && (*from == ' ' || *from == '\t'))
-		from++;
-	while (to > from && (to[-1] == ' ' || to[-1] == '\t' || to[-1] == '\r' || to[-1] == '\n'))
-		to--;
-	*size = (size_t)(to - from);
-	return from;
-}
-
-static bool reply_length(struct plain *plain, const char *value, size_t n)
-{
-	int64_t length = 0;
-	if (n == 0 || n > 18)
-		return reply_refuse(plain, "the length of the answer is no number");
-	for (size_t i = 0; i < n; i++) {
-		if (value[i] < '0' || value[i] > '9')
-			return reply_refuse(plain, "the length of the answer is no number");
-		length = length * 10 + (value[i] - '0');
-	}
-	plain->length = length; /* that it is always the same is for http_answer.c to see */
 	return true;
 }
 
@@ -90,6 +53,7 @@ static bool reply_is(const char *value, size_t n, const char *word)
 	return n == strlen(word) && strncasecmp(value, word, n) == 0;
 }
 
+/* A list of words; "close" wins, wherever it stands. */
 static void reply_connection(struct plain *plain, const char *value, size_t n)
 {
 	while (n > 0) {
@@ -98,7 +62,7 @@ static void reply_connection(struct plain *plain, const char *value, size_t n)
 		while (word > 0 && (value[word - 1] == ' ' || value[word - 1] == '\t'))
 			word--;
 		if (reply_is(value, word, "close"))
-			plain->keep = false;
+			plain->closes = true;
 		else if (reply_is(value, word, "keep-alive"))
 			plain->keep = true;
 		size_t step = comma != NULL ? size + 1 : size;
@@ -109,32 +73,22 @@ static void reply_connection(struct plain *plain, const char *value, size_t n)
 	}
 }
 
-/* What decides where the answer ends. */
-static bool reply_framing(struct plain *plain, const char *line, size_t n)
+/* What decides where the answer ends, and whether the connection does. */
+static bool reply_header(struct plain *plain, const char *line, size_t n)
 {
 	size_t size;
 	const char *value;
-	if ((value = reply_value(line, n, "Content-Length", &size)) != NULL)
-		return reply_length(plain, value, size);
-	if ((value = reply_value(line, n, "Connection", &size)) != NULL)
+	if (line[0] == ' ' || line[0] == '\t')
+		return !plain->framing ||
+		       reply_refuse(plain, "what says where the answer ends is folded");
+	plain->framing = http_answer_value(line, n, "Content-Length", &size) != NULL;
+	if ((value = http_answer_value(line, n, "Connection", &size)) != NULL)
 		reply_connection(plain, value, size);
-	if ((value = reply_value(line, n, "Transfer-Encoding", &size)) == NULL)
+	if ((value = http_answer_value(line, n, "Transfer-Encoding", &size)) == NULL)
 		return true;
 	if (plain->chunked || !reply_is(value, size, "chunked"))
 		return reply_refuse(plain, "the answer has a coding that was not asked for");
-	return plain->chunked = true;
-}
-
-/* A name and a colon, or more of the line before. */
-static bool reply_header(struct plain *plain, const char *line, size_t n)
-{
-	bool folded = line[0] == ' ' || line[0] == '\t';
-	const char *colon = memchr(line, ':', n);
-	bool named =
-		colon != NULL && colon > line && memchr(line, '/', (size_t)(colon - line)) == NULL;
-	if (memchr(line, '\0', n) != NULL || (!folded && !named))
-		return reply_refuse(plain, "a line of the answer's head is no header");
-	return folded || reply_framing(plain, line, n);
+	return plain->framing = plain->chunked = true;
 }
 
 /* The head is complete: is there a body, and where does it end? */
@@ -149,26 +103,27 @@ static bool reply_body(struct plain *plain)
 		return true;
 	}
 	bool none = transfer->head || status == 204 || status == 304;
-	if (plain->chunked && plain->length >= 0) /* two ways to say it: who forwarded this? */
+	/* Two ways to say it, or one that is too new for it: who forwarded this? */
+	if (plain->closes || (plain->chunked && (transfer->announced >= 0 || plain->old)))
 		plain->keep = false;
 	plain->left = 0;
 	if (!none && plain->chunked) {
 		plain->next = PLAIN_CHUNK;
 		return true;
 	}
-	if (!none && plain->length < 0) {
+	if (!none && transfer->announced < 0) {
 		plain->keep = false;
 		plain->next = PLAIN_END;
 		return true;
 	}
 	plain->next = PLAIN_LENGTH;
-	plain->left = none ? 0 : (uint64_t)plain->length;
+	plain->left = none ? 0 : (uint64_t)transfer->announced;
 	return http_answer_announced(transfer, plain->left);
 }
 
 static bool reply_line(struct plain *plain, const char *line, size_t n)
 {
-	bool first = plain->next == PLAIN_STATUS, end = !first && reply_is_blank(line, n);
+	bool first = plain->next == PLAIN_STATUS, end = !first && http_answer_is_blank(line, n);
 	bool good = end || (first ? reply_status(plain, line, n) : reply_header(plain, line, n));
 	return good && http_answer_line(&plain->transfer, line, n) && (!end || reply_body(plain));
 }
@@ -183,17 +138,15 @@ static int reply_digit(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* "1a2b", "1a2b;name=value"; the last one is 0. */
+/* "1a2b", "1a2b;name=value"; the last one is 0.  The line ends in a newline. */
 static bool reply_chunk(struct plain *plain, const char *line, size_t n)
 {
 	size_t digits = 0;
 	plain->left = 0;
-	while (digits < n && reply_digit(line[digits]) >= 0) {
-		if (digits == 15)
-			return reply_refuse(plain, "a chunk of the answer has no sensible size");
-		plain->left = plain->left * 16 + (uint64_t)reply_digit(line[digits++]);
-	}
-	if (digits == 0 || strchr("\r\n; \t", line[digits]) == NULL || line[digits] == '\0')
+	for (; digits < 15 && reply_digit(line[digits]) >= 0; digits++)
+		plain->left = plain->left * 16 + (uint64_t)reply_digit(line[digits]);
+	size_t at = digits + strspn(line + digits, " \t");
+	if (digits == 0 || (line[at] != ';' && !http_answer_is_blank(line + at, n - at)))
 		return reply_refuse(plain, "a chunk of the answer has no sensible size");
 	plain->next = plain->left > 0 ? PLAIN_CHUNK_DATA : PLAIN_TRAILER;
 	return true;
@@ -202,7 +155,7 @@ static bool reply_chunk(struct plain *plain, const char *line, size_t n)
 static bool reply_chunk_end(struct plain *plain, const char *line, size_t n)
 {
 	plain->next = PLAIN_CHUNK;
-	return reply_is_blank(line, n) ||
+	return http_answer_is_blank(line, n) ||
 	       reply_refuse(plain, "a chunk of the answer is longer than it says");
 }
 
@@ -225,7 +178,7 @@ static bool reply_take(struct plain *plain)
 	struct sock *sock = &plain->conn->sock;
 	const char *bytes = sock_bytes(sock);
 	size_t n = sock->reader.size;
-	bool end = plain->next == PLAIN_TRAILER && reply_is_blank(bytes, n), good = false;
+	bool end = plain->next == PLAIN_TRAILER && http_answer_is_blank(bytes, n), good = false;
 	switch (plain->next) {
 	case PLAIN_STATUS:
 	case PLAIN_HEAD:
@@ -289,8 +242,10 @@ static void reply_too_long(struct plain *plain)
 	struct err text;
 	err_set(&text, 0, "the head of the answer is longer than %zu bytes",
 		transfer->reply.head.ceiling);
-	if (plain->next == PLAIN_CHUNK || plain->next == PLAIN_CHUNK_END)
+	if (plain->next == PLAIN_CHUNK)
 		reply_refuse(plain, "a chunk of the answer has no sensible size");
+	else if (plain->next == PLAIN_CHUNK_END)
+		reply_refuse(plain, "a chunk of the answer is longer than it says");
 	else
 		http_blame(transfer, HTTP_TOO_BIG, 0, text.text);
 	http_over(transfer);
@@ -335,7 +290,7 @@ static void reply_received(void *arg)
 
 bool http_plain_reply_listen(struct plain *plain)
 {
-	return reply_read(plain) == SOCK_WAIT;
+	return reply_read(plain) == SOCK_WAIT && buf_size(&plain->conn->sock.in) == 0;
 }
 
 void http_plain_reply_receive(struct plain *plain)

@@ -272,8 +272,10 @@ static void sock_more(void *arg)
 
 static void sock_ready(void *arg, uint32_t events)
 {
-	(void)events; /* either may be what the other direction of TLS waits for */
-	sock_more(arg);
+	struct sock *s = arg;
+	if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+		s->hung_up = true;
+	sock_more(s); /* either may be what the other direction of TLS waits for */
 }
 
 static void sock_wait(struct sock_op *op, void (*done)(void *arg), void *arg)

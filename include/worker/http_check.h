@@ -15,6 +15,9 @@
 /* http_check_request(request, err): method, URL, headers: 0, or -1 when one of them is none. */
 int http_check_request(const struct http_request *request, struct err *err);
 
+/* http_check_token(text, n): may it be a method, or the name of a header? */
+bool http_check_token(const char *text, size_t n);
+
 /* http_check_url(url, err): an http or https URL, every odd character of it escaped? */
 int http_check_url(const char *url, struct err *err);
 

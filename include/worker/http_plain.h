@@ -49,16 +49,16 @@ struct plain {
 
 	enum plain_next next;
 	uint64_t left;
-	bool keep, old; /* the connection goes on; HTTP/1.0 */
+	bool keep, closes, old; /* the connection goes on; the server says it does not; HTTP/1.0 */
+	bool framing;		/* the line before says where the body ends */
 	bool chunked, whole;
-	int64_t length; /* Content-Length, -1 is none */
 };
 
 /* http_plain_reply_begin(plain): what comes next is an answer's first line. */
 void http_plain_reply_begin(struct plain *plain);
 
-/* http_plain_reply_listen(plain): wait for what comes next; false: it is there already, or the
- * connection has ended. */
+/* http_plain_reply_listen(plain): wait for what comes next; false: some of it is there already, or
+ * the connection has ended. */
 bool http_plain_reply_listen(struct plain *plain);
 
 /* http_plain_reply_receive(plain): read on, as far as there is something and somebody who takes it.

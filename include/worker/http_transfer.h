@@ -43,14 +43,15 @@ struct http_transfer {
 	char label[HTTP_LABEL];
 
 	struct loop_timer timer;
-	int64_t started, progress, timeout;
+	int64_t started, dialled, progress, timeout; /* when it began; the last try to connect */
 	bool connected, stream, patient;
 	uint64_t max_body;
 
 	bool receive_paused, send_paused;
 	bool head, repeatable; /* of the method: its answer has no body; it may be sent again */
+	bool in_head;	       /* the answer's first line has been seen, its empty one not */
 	size_t head_seen;      /* bytes, of all heads: 1xx answers may come without end */
-	long long announced;   /* Content-Length, -1 before there was one */
+	int64_t announced;     /* Content-Length, -1 before there was one */
 
 	enum http_upload upload;
 	const char *feed; /* HTTP_FED: what is left of the current piece */
@@ -67,6 +68,14 @@ struct http_transfer {
  * what follows from it is noise. */
 void http_blame(struct http_transfer *transfer, enum http_reason reason, int code,
 		const char *text);
+
+/* http_lost_reason(code): why a connection ended, from its errno. */
+enum http_reason http_lost_reason(int code);
+
+/* http_dials, http_connected(transfer): it waits for a connection (of its own, at most so long as
+ * connecting may take), and has one. */
+void http_dials(struct http_transfer *transfer);
+void http_connected(struct http_transfer *transfer);
 
 /* http_over(transfer): it has come to its end, good or bad. */
 void http_over(struct http_transfer *transfer);
@@ -87,6 +96,13 @@ size_t http_read_feed(struct http_transfer *transfer, char *to, size_t most);
 /* http_answer_line(transfer, line, n): one line of a head or of trailers, with its end.  False: it
  * is blamed. */
 bool http_answer_line(struct http_transfer *transfer, const char *line, size_t n);
+
+/* http_answer_is_blank(line, n): the end of a head. */
+bool http_answer_is_blank(const char *line, size_t n);
+
+/* http_answer_value(line, n, name, size): the value of the header ${name}, without the blanks
+ * around it; NULL when the line is another one. */
+const char *http_answer_value(const char *line, size_t n, const char *name, size_t *size);
 
 /* http_answer_full(transfer): streamed, and nobody has taken what is there: read no further. */
 bool http_answer_full(const struct http_transfer *transfer);

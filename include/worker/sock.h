@@ -69,6 +69,7 @@ struct sock {
 	struct loop *loop;
 	int fd;
 	bool open, ended, torn;
+	bool hung_up; /* the other side has ended, though bytes may lie before its end */
 	const struct sock_wire *wire;
 	void *wire_arg;
 	struct loop_fd watch;
