@@ -1,7 +1,7 @@
-local http = require "worker.http"
 local server = require "spec.support.server"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
+local ways = require "spec.support.http_ways"
 
 local function failure(fn, ...)
   local ok, why = task.try(fn, ...)
@@ -9,37 +9,39 @@ local function failure(fn, ...)
   return why
 end
 
--- One request to a fake with this answer, and how it failed.
-local function failed(answer, options, verb)
-  local fake = server.http({}, { any = answer })
-  local api <close> = http.client { base = fake.url }
-  local why = failure(api[verb or "post"], api, "/x?token=hidden", options)
-  assert.equal("transport", why.kind)
-  assert.matches("^" .. (verb or "post"):upper() .. " http://127.0.0.1:%d+/x: ", why.message)
-  return why, fake
-end
+ways(describe, "worker.http when the network fails", function(client)
+  -- One request to a fake with this answer, and how it failed.
+  local function failed(answer, options, verb)
+    local fake = server.http({}, { any = answer })
+    local api <close> = client { base = fake.url }
+    local why = failure(api[verb or "post"], api, "/x?token=hidden", options)
+    assert.equal("transport", why.kind)
+    assert.matches("^" .. (verb or "post"):upper() .. " http://127.0.0.1:%d+/x: ", why.message)
+    return why, fake
+  end
 
--- A connection is kept after the first request; the answer to the second is `last`.
-local function failed_on_kept(last, verb, options)
-  local fake = server.http({}, { any = server.sequence { server.text(200, "ok"), last,
-    server.text(200, "again") } })
-  local api <close> = http.client { base = fake.url }
-  api:get("/")
-  local ok, why = task.try(api[verb], api, "/", options)
-  return ok, why, fake
-end
+  -- A connection is kept after the first request; the answer to the second is `last`.
+  local function failed_on_kept(last, verb, options)
+    local fake = server.http({}, { any = server.sequence { server.text(200, "ok"), last,
+      server.text(200, "again") } })
+    local api <close> = client { base = fake.url }
+    api:get("/")
+    local ok, why = task.try(api[verb], api, "/", options)
+    return ok, why, fake
+  end
 
-describe("worker.http when the network fails", function()
   it("tells a refused connection, and that nothing was sent", function()
-    local api <close> = http.client { base = "http://user:secret@127.0.0.1:1" }
-    local why = failure(api.post, api, "/x?token=hidden")
-    assert.equal("connect", why.reason)
-    assert.is_false(why.sent)
-    assert.matches("^POST http://127.0.0.1:1/x: .*Connection refused$", why.message)
+    for _, user in ipairs { "", "user:secret@" } do
+      local api <close> = client { base = "http://" .. user .. "127.0.0.1:1" }
+      local why = failure(api.post, api, "/x?token=hidden")
+      assert.equal("connect", why.reason)
+      assert.is_false(why.sent)
+      assert.matches("^POST http://127.0.0.1:1/x: .*Connection refused$", why.message)
+    end
   end)
 
   it("tells a name that does not exist #realtime", function()
-    local api <close> = http.client { base = "http://no-such-host.invalid" }
+    local api <close> = client { base = "http://no-such-host.invalid" }
     local why = failure(api.get, api, "/")
     assert.equal("dns", why.reason)
     assert.is_false(why.sent)
@@ -47,7 +49,7 @@ describe("worker.http when the network fails", function()
   end)
 
   it("tells a socket that is not there", function()
-    local api <close> = http.client { unix = "/nonexistent/socket" }
+    local api <close> = client { unix = "/nonexistent/socket" }
     local why = failure(api.get, api, "/")
     assert.equal("connect", why.reason)
     assert.is_false(why.sent)
@@ -90,7 +92,7 @@ describe("worker.http when the network fails", function()
 
   it("sends a POST on a new connection when the server has closed the kept one", function()
     local fake = server.http({}, { any = server.text(200, "ok"), idle_timeout = 5 })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     api:post("/")
     task.sleep(10)
     assert.equal(0, fake:open())
@@ -110,20 +112,20 @@ describe("worker.http when the network fails", function()
     assert.matches("not complete within 30 s",
       failed(server.slow { byte_every = 10, text = "abcde" }).message)
     local fake = server.http({}, { any = server.slow { byte_every = 20, text = "abcde" } })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local reply <close> = api:get("/", { stream = true })
     local text = ""
     for piece in reply:chunks() do text = text .. piece end
     assert.equal("abcde", text)
     fake = server.http({}, { any = server.slow { body = 20 } })
-    local silent <close> = http.client({ base = fake.url }):get("/", { stream = true, timeout = 10 })
+    local silent <close> = client({ base = fake.url }):get("/", { stream = true, timeout = 10 })
     local why = failure(silent.read, silent)
     assert.matches("stopped coming for 10 s", why.message)
   end)
 
   it("gives up on a connection that does not come about", function()
     local full = server.tcp(function(conn) while conn:read() do end end) -- luacheck: ignore 542
-    local api <close> = http.client { base = full.url:gsub("^http", "https"), connect_timeout = 7 }
+    local api <close> = client { base = full.url:gsub("^http", "https"), connect_timeout = 7 }
     local before = sys.mono()
     local why = failure(api.get, api, "/", { timeout = 100 })
     assert.equal("timeout", why.reason)
@@ -167,7 +169,7 @@ describe("worker.http when the network fails", function()
 
   it("leaves nothing of a request that is cancelled at any moment", function()
     local fake = server.http({}, { any = server.slow { headers = 1, body = 1, byte_every = 1 } })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     for _, seconds in ipairs { 0, 0.5, 1.5, 3, 5.5 } do
       assert.is_false((task.within(seconds, api.get, api, "/")))
       assert.is_nil(sys.live()["http.transfer"] and sys.live()["http.transfer"] > 0 or nil)
@@ -179,7 +181,7 @@ describe("worker.http when the network fails", function()
 
   it("fails the requests under way when the client is closed", function()
     local fake = server.http({}, { any = server.hang() })
-    local api = http.client { base = fake.url }
+    local api = client { base = fake.url }
     local first = task.start(api.get, api, "/")
     local second = task.start(api.post, api, "/", { body = "x" })
     fake:wait(2)

@@ -1,8 +1,8 @@
-local http = require "worker.http"
 local replies = require "worker.http.reply"
 local server = require "spec.support.server"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
+local ways = require "spec.support.http_ways"
 
 local function failure(fn, ...)
   local ok, why = task.try(fn, ...)
@@ -10,13 +10,13 @@ local function failure(fn, ...)
   return why
 end
 
-local function answered(answer, options)
-  local fake = server.http({}, { any = answer })
-  local api <close> = http.client { base = fake.url }
-  return api:get("/", options)
-end
+ways(describe, "worker.http reply", function(client)
+  local function answered(answer, options)
+    local fake = server.http({}, { any = answer })
+    local api <close> = client { base = fake.url }
+    return api:get("/", options)
+  end
 
-describe("worker.http reply", function()
   it("finds headers in any case and keeps repeated ones", function()
     local reply = answered(server.raw("HTTP/1.1 200 OK\r\nX-Thing: a\r\nx-thing:b\r\nEmpty:\r\n" ..
       "Folded: one\r\n  two\r\nContent-Length: 0\r\n\r\n"))
@@ -50,7 +50,7 @@ describe("worker.http reply", function()
     assert.is_nil(asked("soon"))
     assert.is_nil(asked("-5"))
     local fake = server.http({}, { any = server.empty(429, { ["Retry-After"] = "7" }) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     assert.equal(7, failure(api.get, api, "/").retry_after)
   end)
 
@@ -67,7 +67,7 @@ describe("worker.http reply", function()
   it("follows no redirect unless asked", function()
     local fake = server.http { ["GET /a"] = server.empty(302, { Location = "/b" }),
       ["GET /b"] = server.text(200, "b") }
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local why = failure(api.get, api, "/a")
     assert.equal(302, why.status)
     assert.matches("a redirect that is not followed", why.message)
@@ -84,7 +84,7 @@ describe("worker.http reply", function()
     local fake = server.http { ["GET /x/1"] = server.empty(301, { Location = "2?q=1" }),
       ["GET /x/2"] = server.empty(307, { Location = "../x/./3" }),
       ["GET /x/3"] = server.empty(303, { Location = "//127.0.0.1:1/" }) }
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     assert.equal(307, failure(api.get, api, "/x/1", { redirects = 1 }).status)
     assert.equal("connect", failure(api.get, api, "/x/1", { redirects = 9 }).reason)
   end)
@@ -92,13 +92,13 @@ describe("worker.http reply", function()
   it("never turns a POST into a GET, and repeats it only for 307 and 308", function()
     for _, status in ipairs { 301, 302, 303 } do
       local fake = server.http { ["POST /a"] = server.empty(status, { Location = "/b" }) }
-      local api <close> = http.client { base = fake.url }
+      local api <close> = client { base = fake.url }
       assert.equal(status, failure(api.post, api, "/a", { body = "x", redirects = 5 }).status)
       assert.equal(1, fake:count())
     end
     local fake = server.http { ["POST /a"] = server.empty(308, { Location = "/b" }),
       ["POST /b"] = server.empty(204) }
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     assert.equal(204, api:post("/a", { body = "again", redirects = 5 }).status)
     assert.equal("again", fake:last().body)
   end)
@@ -106,7 +106,7 @@ describe("worker.http reply", function()
   it("gives its credentials to no other host, by redirect or by address", function()
     local other = server.http({}, { any = server.text(200, "other") })
     local fake = server.http { ["GET /a"] = server.empty(302, { Location = other.url .. "/x" }) }
-    local api <close> = http.client { base = fake.url, bearer = "token-for-one",
+    local api <close> = client { base = fake.url, bearer = "token-for-one",
       headers = { ["X-Key"] = "k" } }
     assert.equal("other", api:get("/a", { redirects = 3,
       headers = { Cookie = "c", Authorization = "Basic x", ["X-Own"] = "1" } }).body)

@@ -3,6 +3,7 @@ local http = require "worker.http"
 local secret = require "worker.secret"
 local server = require "spec.support.server"
 local task = require "worker.task"
+local ways = require "spec.support.http_ways"
 
 local function failure(fn, ...)
   local ok, why = task.try(fn, ...)
@@ -10,12 +11,12 @@ local function failure(fn, ...)
   return why
 end
 
-describe("worker.http", function()
+ways(describe, "worker.http", function(client)
   it("talks to a server as the reference says", function()
     local fake = server.http {
       ["POST /v1/claim"] = server.sequence { server.json(200, { id = "7" }), server.empty(204) },
     }
-    local api <close> = http.client { base = fake.url, bearer = "s3cret-token", timeout = 5 }
+    local api <close> = client { base = fake.url, bearer = "s3cret-token", timeout = 5 }
     local reply = api:post("/v1/claim", { json = { queue = "default" } })
     assert.equal("7", reply.json.id)
     assert.equal(204, api:post("/v1/claim").status)
@@ -26,7 +27,7 @@ describe("worker.http", function()
 
   it("has a verb for every method, and sends what was said", function()
     local fake = server.http({}, { any = server.text(200, "body") })
-    local api <close> = http.client { base = fake.url .. "/base/" }
+    local api <close> = client { base = fake.url .. "/base/" }
     for _, verb in ipairs { "get", "head", "post", "put", "patch", "delete" } do
       local reply = api[verb](api, "/x")
       assert.equal(200, reply.status)
@@ -42,7 +43,7 @@ describe("worker.http", function()
 
   it("uses one connection for requests that follow each other", function()
     local fake = server.http({}, { any = server.text(200, "ok") })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     for i = 1, 20 do
       api[i % 2 == 0 and "get" or "post"](api, "/", i % 4 == 1 and { body = ("x"):rep(i) } or nil)
     end
@@ -55,7 +56,7 @@ describe("worker.http", function()
       task.sleep(1)
       reply:text(200, request.params.n)
     end }
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local got = {}
     task.scope(function(scope)
       for i = 1, 100 do
@@ -68,7 +69,7 @@ describe("worker.http", function()
 
   it("encodes a query: sorted, lists repeated, pairs in their order", function()
     local fake = server.http({}, { any = server.empty(204) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     api:get("/a", { query = { b = "x y&", a = 1, tag = { "p", "q/ü" } } })
     assert.equal("/a?a=1&b=x%20y%26&tag=p&tag=q%2F%C3%BC", fake:last().target)
     api:get("/a?z=0", { query = { { "b", true }, { "a", 2 } } })
@@ -77,7 +78,7 @@ describe("worker.http", function()
 
   it("sends forms, text and JSON, but only one of them", function()
     local fake = server.http({}, { any = server.empty(204) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     api:post("/", { form = { a = "1 2", b = "=" } })
     assert.equal("a=1%202&b=%3D", fake:last().body)
     assert.equal("application/x-www-form-urlencoded", fake:last().headers["content-type"])
@@ -91,7 +92,7 @@ describe("worker.http", function()
 
   it("merges headers: the request's own win, repeated ones are sent, secrets revealed", function()
     local fake = server.http({}, { any = server.empty(204) })
-    local api <close> = http.client { base = fake.url, headers = { ["X-A"] = "client", ["X-B"] = 1 },
+    local api <close> = client { base = fake.url, headers = { ["X-A"] = "client", ["X-B"] = 1 },
       bearer = secret.value("token-of-client") }
     api:get("/", { headers = { ["x-a"] = "own", ["X-List"] = { "1", "2" }, ["X-Empty"] = "" } })
     local headers = fake:last().headers
@@ -106,7 +107,7 @@ describe("worker.http", function()
 
   it("refuses what would smuggle a second header or request", function()
     local fake = server.http({}, { any = server.empty(204) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     for name, value in pairs {
       ["X-A"] = "a\r\nX-B: b", ["X-C"] = "a\nb", ["X-D"] = "a\0b", ["X E"] = "1", ["X:"] = "1",
       [""] = "1", ["X\r\nY"] = "1", ["Content-Length"] = "5", ["transfer-encoding"] = "chunked",
@@ -126,7 +127,7 @@ describe("worker.http", function()
       local line = conn:line(1000)
       conn:write("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " .. #line .. "\r\n\r\n" .. line)
     end)
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     assert.equal("GET /a/.././b/./%2e%2E//c HTTP/1.1\r\n", api:get("/a/.././b/./%2e%2E//c").body)
   end)
 
@@ -139,7 +140,7 @@ describe("worker.http", function()
 
   it("raises a status that was not expected, and takes one that was", function()
     local fake = server.http({}, { any = server.text(418, "short\r\nand\tstout token-of-client") })
-    local api <close> = http.client { base = fake.url, bearer = "token-of-client" }
+    local api <close> = client { base = fake.url, bearer = "token-of-client" }
     local why = failure(api.get, api, "/pot?key=hidden")
     assert.is_true(errors.is(why, "http"))
     assert.equal(418, why.status)
@@ -151,7 +152,7 @@ describe("worker.http", function()
 
   it("does not show a large answer whole", function()
     local fake = server.http({}, { any = server.text(500, ("<p>"):rep(10000)) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local why = failure(api.get, api, "/")
     assert.is_true(#why.message < 400)
     assert.equal(4096, #why.body)
@@ -161,7 +162,7 @@ describe("worker.http", function()
     local fake = server.http({}, { any = server.sequence {
       server.text(200, "<html>login</html>"), server.text(200, ""), server.empty(204),
       server.text(200, "null") } })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local why = failure(function() return api:get("/").json end)
     assert.equal("wire", why.kind)
     assert.matches("<html>login</html>", why.message)
@@ -171,16 +172,16 @@ describe("worker.http", function()
   end)
 
   it("names an option that does not exist", function()
-    assert.has_error(function() http.client { bse = "http://h" } end)
-    local api <close> = http.client { base = "http://h" }
+    assert.has_error(function() client { bse = "http://h" } end)
+    local api <close> = client { base = "http://h" }
     assert.matches("no option 'qeury'", failure(api.get, api, "/", { qeury = {} }))
   end)
 
   it("says what is wrong with an address", function()
-    local api <close> = http.client {}
+    local api <close> = client {}
     assert.equal("config", failure(api.get, api, "/path").kind)
     assert.equal("config", failure(api.get, api, "http://").kind)
-    local gopher <close> = http.client { base = "gopher://u:pass@h" }
+    local gopher <close> = client { base = "gopher://u:pass@h" }
     local why = failure(gopher.get, gopher, "/")
     assert.equal("config", why.kind)
     assert.not_matches("pass", why.message)

@@ -1,8 +1,8 @@
-local http = require "worker.http"
 local scratch = require "spec.support.scratch"
 local server = require "spec.support.server"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
+local ways = require "spec.support.http_ways"
 
 local MIB = 1024 * 1024
 
@@ -30,12 +30,12 @@ local function list(dir)
   return pipe:read("a")
 end
 
-describe("worker.http streaming", function()
+ways(describe, "worker.http streaming", function(client)
   it("saves 64 MiB to a file at bounded memory #realtime", function()
     local dir <close> = scratch.dir()
     local sent = {}
     local fake = server.http({}, { any = flood(64, sent) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     collectgarbage()
     local _, before = sys.memory()
     local reply = api:get("/", { to_file = dir:path("big") })
@@ -52,7 +52,7 @@ describe("worker.http streaming", function()
     dir:write("file", "old")
     local fake = server.http({}, { any = server.sequence { server.truncated(100),
       server.status(500), server.text(200, ("x"):rep(2000)), server.text(200, "new") } })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local into = { to_file = dir:path("file"), max_body = 1000 }
     assert.equal("closed", failure(api.get, api, "/", into).reason)
     assert.equal("http", failure(api.get, api, "/", into).kind)
@@ -65,7 +65,7 @@ describe("worker.http streaming", function()
 
   it("says which file it cannot write", function()
     local fake = server.http({}, { any = server.text(200, "x") })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local why = failure(api.get, api, "/", { to_file = "/nonexistent/dir/file" })
     assert.equal("limit", why.kind)
     assert.matches("/nonexistent/dir/file", why.message)
@@ -75,7 +75,7 @@ describe("worker.http streaming", function()
   it("leaves no file behind when a download is cancelled", function()
     local dir <close> = scratch.dir()
     local fake = server.http({}, { any = server.slow { byte_every = 1 } })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     assert.is_false((task.within(3.5, api.get, api, "/", { to_file = dir:path("f") })))
     assert.equal("", list(dir))
   end)
@@ -83,7 +83,7 @@ describe("worker.http streaming", function()
   it("stops the server while the reader is slow #realtime", function()
     local sent = {}
     local fake = server.http({}, { any = flood(64, sent) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local reply <close> = api:get("/", { stream = true })
     local got = #reply:read()
     local seen
@@ -98,7 +98,7 @@ describe("worker.http streaming", function()
 
   it("hands every chunk to a function", function()
     local fake = server.http({}, { any = server.chunks({ "a", "bc", "d" }, { every = 1 }) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local seen = {}
     local reply = api:get("/", { each = function(piece) seen[#seen + 1] = piece end })
     assert.same({ "a", "bc", "d" }, seen)
@@ -109,7 +109,7 @@ describe("worker.http streaming", function()
   it("gives up a stream that nobody reads to its end", function()
     local fake = server.http({}, { any = server.sequence { server.chunks({ "a", "b", "c" },
       { every = 10 }), server.text(200, "fresh") } })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     do
       local reply <close> = api:get("/", { stream = true })
       assert.equal("a", reply:read())
@@ -121,7 +121,7 @@ describe("worker.http streaming", function()
 
   it("hands out what came before a stream broke, then fails", function()
     local fake = server.http({}, { any = server.truncated(10) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local reply <close> = api:get("/", { stream = true })
     assert.equal(("x"):rep(10), reply:read())
     assert.equal("closed", failure(reply.read, reply).reason)
@@ -130,7 +130,7 @@ describe("worker.http streaming", function()
   it("raises an unexpected status of a stream with a sample of it", function()
     local fake = server.http({}, { any = server.chunks({ "sorry", ("x"):rep(100000) },
       { status = 500 }) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local why = failure(api.get, api, "/", { stream = true })
     assert.matches("answered 500: sorry", why.message)
     assert.is_true(#why.body <= 4096)
@@ -141,7 +141,7 @@ describe("worker.http streaming", function()
     local text = ("line\n"):rep(200000)
     local path = dir:write("artifact", text)
     local fake = server.http({}, { any = server.empty(204) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     api:put("/a", { file = path })
     assert.equal(text, fake:last().body)
     assert.equal(tostring(#text), fake:last().headers["content-length"])
@@ -153,7 +153,7 @@ describe("worker.http streaming", function()
 
   it("sends what an iterator gives, in chunks or with a known length", function()
     local fake = server.http({}, { any = server.empty(204), body_timeout = 1000 })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local function count_to(n)
       local i = 0
       return function()
@@ -180,7 +180,7 @@ describe("worker.http streaming", function()
       conn:shutdown()
       while conn:read() do end -- luacheck: ignore 542
     end)
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local asked = 0
     local why = failure(api.post, api, "/", { body = function()
       asked = asked + 1
@@ -193,7 +193,7 @@ describe("worker.http streaming", function()
 
   it("ends the request when its iterator fails", function()
     local fake = server.http({}, { any = server.empty(204) })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local why = failure(api.post, api, "/", { body = function() error("no more ideas") end })
     assert.matches("no more ideas", tostring(why))
     assert.is_false((task.within(1, api.post, api, "/", { body = function() task.sleep(100) end })))
@@ -206,7 +206,7 @@ describe("worker.http streaming", function()
     for char in text:gmatch(".") do pieces[#pieces + 1] = char end
     for _, cut in ipairs { { text }, pieces } do
       local fake = server.http({}, { any = server.chunks(cut) })
-      local api <close> = http.client { base = fake.url }
+      local api <close> = client { base = fake.url }
       local reply <close> = api:get("/", { stream = true })
       local events = {}
       for event in reply:events() do events[#events + 1] = event end
@@ -220,7 +220,7 @@ describe("worker.http streaming", function()
 
   it("refuses an event without end", function()
     local fake = server.http({}, { any = server.chunks { "data: ", ("x"):rep(3 * MIB) } })
-    local api <close> = http.client { base = fake.url }
+    local api <close> = client { base = fake.url }
     local reply <close> = api:get("/", { stream = true })
     assert.equal("wire", failure(reply:events()).kind)
   end)
