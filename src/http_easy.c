@@ -239,23 +239,6 @@ int http_easy_target(CURL *easy, const struct http_config *config,
 	return failed ? err_set(err, ENOMEM, "out of memory for a request") : 0;
 }
 
-char *http_easy_resolve(const char *base, const char *ref)
-{
-	struct err ignored;
-	if (libcurl_load(&ignored) == -1)
-		return NULL;
-	char *found = NULL, *copy = NULL;
-	CURLU *url = curl_url();
-	if (url != NULL && curl_url_set(url, CURLUPART_URL, base, CURLU_PATH_AS_IS) == CURLUE_OK &&
-	    curl_url_set(url, CURLUPART_URL, ref, 0) == CURLUE_OK &&
-	    curl_url_get(url, CURLUPART_URL, &found, 0) == CURLUE_OK &&
-	    http_check_url(found, &ignored) == 0)
-		copy = strdup(found);
-	curl_free(found);
-	curl_url_cleanup(url);
-	return copy;
-}
-
 /* --- what came back --- */
 
 /* After a failed read or write libcurl tells one code for many things: the errno, and for the

@@ -24,8 +24,8 @@ static const struct {
 
 static int missing(struct err *err)
 {
-	return err_set(err, ENOENT, "TLS and proxies need %s: %s (Debian's package is libcurl4)",
-		       LIBCURL_FILE, dlerror());
+	return err_set(err, ENOENT, "TLS and proxies are libcurl's: %s (apt-get install libcurl4)",
+		       dlerror());
 }
 
 static int libcurl_open(struct libcurl *found, struct err *err)

@@ -1,10 +1,14 @@
 /* lua_facts.c -- worker.core.facts: what only a system call knows of this host.  Floor 5.
  *
  *	facts.system() -> {name=, release=, machine=}
- *	facts.space(path) -> {total=, free=, files_free=} or nil, reason     bytes for us, not for
- *root facts.may(path, "rwx") -> yes or no, reason facts.clocks() -> seconds since 1970, seconds
- *since boot facts.limits() -> {nofile = {soft, hard}, nproc = ..., core = ...}    absent: unlimited
- *	facts.user_namespace() -> yes or no, reason                          tried in a child
+ *	facts.space(path) -> {total=, free=, files_free=} or nil, reason
+ *	                                              bytes for us, not for root
+ *	facts.may(path, "rwx") -> yes or no, reason
+ *	facts.clocks() -> seconds since 1970, seconds since boot
+ *	facts.limits() -> {nofile = {soft, hard}, nproc = ..., core = ...}
+ *	                                              absent: unlimited
+ *	facts.user_namespace() -> yes or no, reason   tried in a child
+ *	facts.tls() -> versions or nil, reason        loads libcurl
  *
  * Floor 5.  What is in a file under /proc is read by Lua itself.
  */
@@ -24,6 +28,7 @@
 
 #include "worker/door.h"
 #include "worker/doors.h"
+#include "worker/libcurl.h"
 
 static int no(lua_State *L, int code)
 {
@@ -145,6 +150,18 @@ static int facts_user_namespace(lua_State *L)
 	return 1;
 }
 
+static int facts_tls(lua_State *L)
+{
+	struct err err;
+	if (libcurl_load(&err) == 0) {
+		lua_pushstring(L, curl_version());
+		return 1;
+	}
+	lua_pushnil(L);
+	lua_pushstring(L, err.text);
+	return 2;
+}
+
 static const luaL_Reg functions[] = {
 	{"system", facts_system},
 	{"space", facts_space},
@@ -153,6 +170,7 @@ static const luaL_Reg functions[] = {
 	{"clock_synchronised", facts_clock_synchronised},
 	{"limits", facts_limits},
 	{"user_namespace", facts_user_namespace},
+	{"tls", facts_tls},
 	{NULL, NULL},
 };
 

@@ -8,7 +8,6 @@
  *	transfer:save(path) -> bytes                     streamed: all of it into a file
  *	transfer:write(piece) -> whether more is wanted  transfer:finish()   a fed request body
  *	transfer:close()                                 at any time; cuts off
- *	http.resolve(base, ref) -> url or nil
  *
  * One task waits per transfer.  Being cancelled while waiting only takes the wait back; what
  * becomes of the transfer is for whoever holds it (<close>) to say.  A piece of a request body is
@@ -29,7 +28,6 @@
 #include "worker/http.h"
 #include "worker/http_check.h"
 #include "worker/http_client.h"
-#include "worker/http_easy.h"
 #include "worker/http_file.h"
 #include "worker/task.h"
 
@@ -578,20 +576,9 @@ static const struct door_type *transfer_type(void)
 
 /* --- module --- */
 
-static int core_resolve(lua_State *L)
-{
-	char *url = http_easy_resolve(luaL_checkstring(L, 1), luaL_checkstring(L, 2));
-	if (url == NULL)
-		return 0;
-	lua_pushstring(L, url);
-	free(url);
-	return 1;
-}
-
 int luaopen_worker_core_http(lua_State *L)
 {
-	static const luaL_Reg functions[] = {
-		{"open", core_open}, {"resolve", core_resolve}, {NULL, NULL}};
+	static const luaL_Reg functions[] = {{"open", core_open}, {NULL, NULL}};
 	luaL_newlib(L, functions);
 	return 1;
 }

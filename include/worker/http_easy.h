@@ -29,8 +29,4 @@ void http_easy_body(CURL *easy, const struct http_request *request);
 int http_easy_target(CURL *easy, const struct http_config *config,
 		     const struct http_request *request, struct err *err);
 
-/* http_easy_resolve(base, ref): ${ref} as seen from ${base}, to be freed with free(); NULL when
- * that is no http or https URL. */
-char *http_easy_resolve(const char *base, const char *ref);
-
 #endif

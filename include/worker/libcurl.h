@@ -17,7 +17,6 @@
 /* What is used of it: its own names without "curl_" in front. */
 #define LIBCURL(X)                                                                                 \
 	X(global_init)                                                                             \
-	X(free)                                                                                    \
 	X(easy_init)                                                                               \
 	X(easy_duphandle)                                                                          \
 	X(easy_cleanup)                                                                            \
@@ -41,10 +40,7 @@
 	X(share_cleanup)                                                                           \
 	X(slist_append)                                                                            \
 	X(slist_free_all)                                                                          \
-	X(url)                                                                                     \
-	X(url_set)                                                                                 \
-	X(url_get)                                                                                 \
-	X(url_cleanup)
+	X(version)
 
 #undef curl_easy_setopt
 #undef curl_easy_getinfo
@@ -66,7 +62,6 @@ int libcurl_load(struct err *err);
 /* libcurl_symbol(name): a function of a library that came along with it, or NULL. */
 void *libcurl_symbol(const char *name);
 
-#define curl_free		 libcurl_fn.free
 #define curl_easy_init		 libcurl_fn.easy_init
 #define curl_easy_duphandle	 libcurl_fn.easy_duphandle
 #define curl_easy_cleanup	 libcurl_fn.easy_cleanup
@@ -90,9 +85,6 @@ void *libcurl_symbol(const char *name);
 #define curl_share_cleanup	 libcurl_fn.share_cleanup
 #define curl_slist_append	 libcurl_fn.slist_append
 #define curl_slist_free_all	 libcurl_fn.slist_free_all
-#define curl_url		 libcurl_fn.url
-#define curl_url_set		 libcurl_fn.url_set
-#define curl_url_get		 libcurl_fn.url_get
-#define curl_url_cleanup	 libcurl_fn.url_cleanup
+#define curl_version		 libcurl_fn.version
 
 #endif

@@ -5,7 +5,8 @@
 -- "http" (a status that was not expected), "wire" (a body that cannot be read).  Nothing here
 -- retries: worker.retry does.
 --
---   worker.http.request   what a request is made of        worker.http.reply   what came back
+--   worker.http.request   what a request is made of     worker.http.resolve   where a redirect leads
+--   worker.http.reply     what came back
 local core = require "worker.core.http"
 local errors = require "worker.error"
 local log = require "worker.log"

@@ -43,6 +43,63 @@ describe("connecting", function()
     talk.close(table.unpack(ends))
     listener:close()
   end)
+
+  it("finds this machine by its name, whichever of its addresses listens", function()
+    for _, here in ipairs { "127.0.0.1", "[::1]" } do
+      local ok, listener = pcall(listen, { address = here .. ":0" })
+      if ok then
+        for _, name in ipairs { "localhost", "LocalHost", here } do
+          local conn <close> = core.connect { address = listener:address():gsub("^.*:", name .. ":") }
+          assert.equal(listener:address(), conn:peer())
+        end
+        listener:close()
+      else
+        assert.equal("[::1]", here) -- a machine without version 6
+      end
+    end
+  end)
+
+  it("tells once that all addresses of a name refuse", function()
+    local listener = listen { address = "127.0.0.1:0" }
+    local port = listener:address():match("%d+$")
+    listener:close()
+    local why = talk.failure(core.connect, { address = "localhost:" .. port })
+    assert.equal("connect", why.reason)
+    assert.matches("localhost:" .. port .. ": Connection refused", why.message, 1, true)
+  end)
+
+  it("gives up lookups at any moment, many at once", function()
+    task.scope(function(scope)
+      for i = 1, 20 do
+        scope:spawn(function()
+          pcall(task.within, i / 4000, core.connect, { address = "no.such.host.invalid:1" })
+        end)
+      end
+      scope:wait()
+    end)
+  end)
+end)
+
+-- A worker of its own, in a shell that has prepared its surroundings.
+local function child(prepare, file, inside)
+  local pipe <close> = io.popen(([[bin=$(readlink /proc/$PPID/exe); %s
+    exec %s spec --log-level warn spec/support/%s.lua 2>&1]]):format(prepare, inside or "$bin", file))
+  return pipe:read("a")
+end
+
+describe("connecting without the means", function()
+  it("tells that there are no file descriptors", function()
+    assert.matches("1 passed, 0 failed", child("ulimit -n 48", "no_files_dial"))
+  end)
+
+  -- A directory of hosts of our own needs a mount namespace.
+  it("tries the next address of a name, the other family first #realtime", function()
+    if not os.execute("unshare -rm true 2>/dev/null") then return pending("no namespaces here") end
+    local text = child([[hosts=$(mktemp)
+      printf '%s\n' '127.0.0.2 many' '127.0.0.3 many' '::1 many' '127.0.0.1 many' >$hosts]], "many_hosts",
+      [[unshare -rm sh -c 'mount --bind "$0" /etc/hosts && rm "$0" && exec "$@"' $hosts $bin]])
+    assert.matches("1 passed, 0 failed", text)
+  end)
 end)
 
 describe("TLS #realtime", function()

@@ -24,7 +24,7 @@ describe("worker.facts", function()
     end
     for _, name in ipairs { "kernel version", "cgroup v2", "cgroup v1", "memory limit", "keeper",
       "user namespaces", "open files", "docker", "podman", "gVisor", "clock", "disk", "memory",
-      "temporary files", "systemd", "container" } do
+      "temporary files", "systemd", "container", "TLS" } do
       assert.is_table(seen[name], name)
     end
   end)

@@ -1,4 +1,5 @@
 local replies = require "worker.http.reply"
+local resolve = require "worker.http.resolve"
 local server = require "spec.support.server"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -62,6 +63,30 @@ ways(describe, "worker.http reply", function(client)
     assert.is_nil(replies.date("2000-01-01T00:00:00Z"))
     assert.is_nil(replies.date("Sun, 06 Foo 1994 08:49:37 GMT"))
     assert.is_true(math.abs(replies.date(os.date("!%a, %d %b %Y %H:%M:%S GMT")) - sys.wall()) < 1e9)
+  end)
+
+  it("resolves a reference as the standard says, or not at all", function()
+    local base = "http://a/b/c/d;p?q"
+    for reference, url in pairs { -- of RFC 3986, 5.4
+      ["g"] = "b/c/g", ["./g"] = "b/c/g", ["g/"] = "b/c/g/", ["/g"] = "g", ["?y"] = "b/c/d;p?y",
+      ["g?y"] = "b/c/g?y", ["#s"] = "b/c/d;p?q", ["g#s"] = "b/c/g", ["g?y#s"] = "b/c/g?y", [";x"] = "b/c/;x",
+      ["g;x"] = "b/c/g;x", [""] = "b/c/d;p?q", ["."] = "b/c/", ["./"] = "b/c/", [".."] = "b/",
+      ["../"] = "b/", ["../g"] = "b/g", ["../.."] = "", ["../../"] = "", ["../../g"] = "g",
+      ["../../../g"] = "g", ["/./g"] = "g", ["/../g"] = "g", ["g."] = "b/c/g.", ["..g"] = "b/c/..g",
+      ["./../g"] = "b/g", ["./g/."] = "b/c/g/", ["g/./h"] = "b/c/g/h", ["g/../h"] = "b/c/h",
+      ["g;x=1/../y"] = "b/c/y", ["g?y/../x"] = "b/c/g?y/../x",
+    } do
+      assert.equal("http://a/" .. url, resolve(base, reference), reference)
+    end
+    assert.equal("http://g", resolve(base, "//g"))
+    assert.equal("https://x/y?z", resolve(base, "https://x/y?z#s"))
+    assert.equal("http://u:p@h:8/c", resolve("http://u:p@h:8", "c"))
+    assert.equal("http://h?x", resolve("http://h/a", "//h?x"))
+    assert.equal("https://h/%E4%0A%00%20b%20", resolve("https://h#f", "/\xe4\n\0 b%20"))
+    for _, reference in ipairs { "file:///etc/passwd", "http://", "https:///x", "http:/x", "//", "///x", "ftp://h/",
+      "javascript:1", "http:x" } do
+      assert.is_nil(resolve(base, reference), reference)
+    end
   end)
 
   it("follows no redirect unless asked", function()

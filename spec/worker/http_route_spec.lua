@@ -172,3 +172,13 @@ describe("worker.http on its way", function()
     assert.equal("config", failure(http.client, { user_agent = "a\r\nb" }).kind)
   end)
 end)
+
+describe("a worker without libcurl", function()
+  it("does without, or says what to install", function()
+    local dir <close> = scratch.dir()
+    dir:write("libcurl.so.4", "") -- the loader finds this one first
+    local pipe <close> = io.popen("bin=$(readlink /proc/$PPID/exe); LD_LIBRARY_PATH=" .. dir:path(".")
+      .. " exec $bin spec --log-level warn spec/support/no_libcurl.lua 2>&1")
+    assert.matches("3 passed, 0 failed", pipe:read("a"))
+  end)
+end)

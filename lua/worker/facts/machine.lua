@@ -1,4 +1,4 @@
--- facts/machine.lua: memory, disk, clock, container, systemd.
+-- facts/machine.lua: memory, disk, clock, TLS, container, systemd.
 local core = require "worker.core.facts"
 local read = require "worker.facts.read"
 local sys = require "worker.core.sys"
@@ -85,6 +85,12 @@ local function synchronised()
     "timedatectl set-ntp true (a host may do it for its guests: then all is well)"
 end
 
+local function tls()
+  local versions, why = core.tls()
+  if not versions then return "no", why, "apt-get install libcurl4 (http:// and Unix sockets work without)" end
+  return "yes", versions:match("^%S+ %S+") or versions
+end
+
 -- Who contains us: PID 1's environment says so where we may read it, and engines leave marks.
 local function container()
   local engine = (read.text("/proc/1/environ") or ""):match("container=([%w_%-]+)")
@@ -118,6 +124,7 @@ machine.questions = {
   { "temporary files", temporary_files },
   { "clock", clock },
   { "clock in step", synchronised },
+  { "TLS", tls },
   { "container", container },
   { "systemd", systemd },
 }

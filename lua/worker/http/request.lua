@@ -3,8 +3,8 @@
 -- A request is a table with the options for the core, and what to do with the reply.  Client
 -- headers and the bearer belong to the client's own base: they do not go to other hosts, neither
 -- by an absolute address nor by a redirect.
-local core = require "worker.core.http"
 local errors = require "worker.error"
+local resolve = require "worker.http.resolve"
 
 local request = {}
 
@@ -308,7 +308,7 @@ end
 -- repeat something else than what was asked, or leave TLS.
 function methods:target(reply)
   local location = may_follow(self, reply.status) and reply:header("Location")
-  local url = location and core.resolve(self.url, location)
+  local url = location and resolve(self.url, location)
   if not url then return nil end
   local leaves_tls = self.url:lower():find("^https:") and not url:lower():find("^https:")
   return not leaves_tls and url or nil
