@@ -4,9 +4,9 @@
  * an operation first tries, and only waits after the kernel has said EAGAIN, so no edge can be
  * missed, and a peer that hangs up while nobody reads costs one event instead of a busy loop.
  *
- * The input buffer exists only while it holds something.  What is asked of the kernel starts small
- * and doubles while it comes back full, so a thousand connections that drip cost little and one
- * that streams costs few calls.
+ * The input buffer exists only while it holds something.  What is asked of the kernel starts small,
+ * doubles while it comes back full and halves while it comes back nearly empty, so a thousand
+ * connections that drip cost little and one that streams costs few calls.
  *
  * A peer as fast as we are could keep one callback busy for ever.  After SOCK_SHARE bytes the rest
  * is deferred to the next turn; since the kernel was not drained, no edge would announce it.  For
@@ -187,6 +187,8 @@ static enum sock_result sock_fill(struct sock *s)
 	s->received += (size_t)n;
 	if ((size_t)n == s->chunk && s->chunk < SOCK_CHUNK_MOST)
 		s->chunk *= 2;
+	else if ((size_t)n < chunk / 4 && s->chunk > SOCK_CHUNK_LEAST)
+		s->chunk /= 2;
 	return SOCK_DONE;
 }
 
@@ -346,12 +348,8 @@ enum sock_result sock_write(struct sock *s, const void *data, size_t n, int64_t 
 void sock_take(struct sock *s, size_t n)
 {
 	buf_consume(&s->in, n);
-	if (buf_size(&s->in) == 0) {
+	if (buf_size(&s->in) == 0)
 		buf_free(&s->in);
-		/* The next conversation on this connection may be a small one again. */
-		if (s->chunk > SOCK_CHUNK_LEAST)
-			s->chunk /= 2;
-	}
 }
 
 void sock_explain(const struct sock *s, const struct sock_op *op, struct err *err)

@@ -18,6 +18,16 @@ describe("a connection", function()
     assert.equal("answer", near:read())
   end)
 
+  it("is read in larger pieces while a stream fills them", function()
+    local writer = task.start(near.write, near, FLOOD)
+    local left, pieces = #FLOOD, 0
+    while left > 0 do
+      left, pieces = left - #far:read(65536), pieces + 1
+    end
+    assert.is_true((writer:join()))
+    assert.is_true(pieces < #FLOOD / 16384, pieces)
+  end)
+
   it("knows the names of its ends", function()
     assert.equal(listener:address(), near:peer())
     assert.equal(near:address(), far:peer())
