@@ -1,10 +1,11 @@
 /* http.c -- a fuzzer of HTTP/1.1: what a hostile server says, and when.
  *
  * The first two bytes of the input choose how we ask; the rest is what the server says, over as
- * many connections as are made, with three bytes that mean something else: 0xff ends the
- * connection, 0xfe resets it, 0xfd is "not yet".  Instead of being called (dial_start and its kin
- * are wrapped), the server stands behind the sock as a scripted wire.  It wakes us only as an
- * edge-triggered kernel has to: when something comes after we were told to wait.
+ * many connections as are made.  Four bytes mean something else: 0xff ends the connection, 0xfe
+ * resets it, 0xfd is "not yet", 0xfc is as many "x" as are asked for.  Instead of being called
+ * (dial_start and its kin are wrapped), the server stands behind the sock as a scripted wire.  It
+ * wakes us only as an edge-triggered kernel has to: when something comes after we were told to
+ * wait.
  *
  * Besides what the sanitizers find it is a failure when a request does not come to its end, when
  * one that may not be repeated goes out twice, and when one is said not to have gone out that has.
@@ -29,7 +30,7 @@
 #define LARGE	 100000
 #define IDLE	 100 /* turns in which nothing happens: it hangs */
 
-enum { ENDS_HERE = 0xff, RESETS_HERE = 0xfe, NOT_YET = 0xfd };
+enum { ENDS_HERE = 0xff, RESETS_HERE = 0xfe, NOT_YET = 0xfd, AS_MANY = 0xfc };
 enum {
 	SMALL_PIECES = 1,
 	SLOW_TO_TAKE = 2,
@@ -51,6 +52,7 @@ struct dial {
 	struct loop_timer soon;
 	void (*done)(void *arg);
 	void *arg;
+	const char *reason;
 };
 
 static struct loop *loop;
@@ -79,7 +81,7 @@ __attribute__((no_sanitize("coverage"))) static ssize_t end_recv(void *arg, int 
 	(void)fd;
 	if ((play.choice & SMALL_PIECES) != 0 && n > 3)
 		n = 3;
-	while (!end->over && got < n && play.left > 0 && *play.bytes < NOT_YET) {
+	while (!end->over && got < n && play.left > 0 && *play.bytes < AS_MANY) {
 		((uint8_t *)to)[got++] = *play.bytes++;
 		play.left--;
 		play.happened++;
@@ -89,8 +91,12 @@ __attribute__((no_sanitize("coverage"))) static ssize_t end_recv(void *arg, int 
 	uint8_t mark = play.left > 0 ? *play.bytes : ENDS_HERE;
 	if (end->over)
 		return 0;
+	if (mark == AS_MANY)
+		memset(to, 'x', n);
 	if (play.left > 0)
 		play.bytes++, play.left--, play.happened++;
+	if (mark == AS_MANY)
+		return (ssize_t)n;
 	end->over = mark != NOT_YET;
 	end->waits = mark == NOT_YET;
 	errno = mark == NOT_YET ? EAGAIN : ECONNRESET;
@@ -103,7 +109,7 @@ static ssize_t end_send(void *arg, int fd, const void *from, size_t n)
 	(void)fd;
 	play.sends++;
 	if (end->over || ((play.choice & REFUSES) != 0 && play.sends % 5 == 4)) {
-		errno = EPIPE;
+		errno = play.left % 2 == 0 ? EPIPE : ENOBUFS;
 		return -1;
 	}
 	if ((play.choice & SLOW_TO_TAKE) != 0 && play.sends % 2 == 0) {
@@ -164,6 +170,8 @@ static void dial_told(void *arg)
 struct dial *__wrap_dial_start(struct loop *on, const struct dial_options *options,
 			       void (*done)(void *arg), void *arg, struct err *err)
 {
+	static const char *const reasons[] = {NULL, "dns", "timeout"};
+	size_t which = (play.choice & NO_DIAL) != 0 ? play.left % 4 : 0;
 	struct dial *dial = calloc(1, sizeof *dial);
 	(void)options;
 	if (dial == NULL)
@@ -171,19 +179,24 @@ struct dial *__wrap_dial_start(struct loop *on, const struct dial_options *optio
 	play.happened++;
 	dial->done = done;
 	dial->arg = arg;
-	if ((play.choice & NO_DIAL) == 0 || play.left % 3 != 0) {
-		loop_timer_start(on, &dial->soon, 0, dial_told, dial);
-		return dial;
+	if (which == 3) {
+		free(dial);
+		err_set(err, EMFILE, "no dial");
+		return NULL;
 	}
-	free(dial);
-	err_set(err, EMFILE, "no dial");
-	return NULL;
+	dial->reason = reasons[which];
+	if (which != 2 || (play.choice & LATE) == 0) /* else it does not come about at all */
+		loop_timer_start(on, &dial->soon, 0, dial_told, dial);
+	return dial;
 }
 
 int __wrap_dial_finish(struct dial *dial, struct sock *s, struct err *err)
 {
 	struct end *end = ends;
+	bool failed = dial->reason != NULL;
 	free(dial);
+	if (failed)
+		return err_set(err, ECONNREFUSED, "nobody there");
 	while (end->sock != NULL)
 		end++;
 	end->sock = s;
@@ -193,8 +206,7 @@ int __wrap_dial_finish(struct dial *dial, struct sock *s, struct err *err)
 
 const char *__wrap_dial_reason(const struct dial *dial)
 {
-	(void)dial;
-	return NULL;
+	return dial->reason;
 }
 
 void __wrap_dial_cancel(struct dial *dial)
@@ -240,9 +252,11 @@ static struct http_transfer *ask(struct http_client *client, unsigned kind)
 				       .timeout = 10 * CLOCK_SECOND};
 	enum http_reason reason;
 	struct err err;
-	static const char *const methods[] = {"GET", "HEAD", "POST", "POST",
-					      "PUT", "POST", "PUT",  "GET"};
+	static const char *const methods[] = {"GET",  "HEAD", "POST", "POST", "PUT",
+					      "POST", "PUT",  "GET",  "POST"};
 	request.method = methods[kind];
+	if (play.left % 5 == 0)
+		request.url = "http://[::1]:8?q";
 	request.stream = request.patient = kind == 4 || kind == 7;
 	if (request.stream)
 		request.max_body = 0;
@@ -252,7 +266,7 @@ static struct http_transfer *ask(struct http_client *client, unsigned kind)
 		request.body_size = kind == 2 ? 5 : LARGE;
 	} else if (kind == 3 || kind == 4) {
 		request.upload = HTTP_FED;
-		request.body_length = kind == 3 ? 2000 : -1;
+		request.body_length = kind == 3 ? 1500 + (int64_t)(play.left % 3) * 500 : -1;
 	} else if (kind == 5) {
 		request.upload = HTTP_FROM_FILE;
 		request.body_fd = file;
@@ -296,7 +310,7 @@ static void judge(const struct http_transfer *transfer)
 /* False: the client is gone. */
 static bool converse(struct http_client *client, unsigned n)
 {
-	unsigned kind = (play.kinds >> (2 * n) ^ n) % 8, pieces = 0, idle = 0;
+	unsigned kind = (play.kinds >> (2 * n) ^ n) % 9, pieces = 0, idle = 0;
 	struct http_transfer *transfer = ask(client, kind);
 	bool closed = false;
 	for (unsigned round = 0; !http_reply(transfer)->over && idle < IDLE; round++) {
