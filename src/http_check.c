@@ -62,6 +62,8 @@ int http_check_url(const char *url, struct err *err)
 	if (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0)
 		return err_set(err, 0, "'%.*s...' does not begin with http:// or https://",
 			       (int)strcspn(url, "/@?") > 40 ? 40 : (int)strcspn(url, "/@?"), url);
+	if (strcspn(strstr(url, "//") + 2, "/?#") == 0)
+		return err_set(err, 0, "the URL names no host");
 	size_t n = strlen(url);
 	if (n > CHECK_MAX_URL)
 		return err_set(err, 0, "the URL is %zu bytes long; the limit is %d", n,

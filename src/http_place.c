@@ -20,7 +20,8 @@ static bool place_port(const char *text, size_t n, int *port)
 	*port = 80;
 	if (n == 0)
 		return true;
-	if (text[0] != ':' || n < 2 || n > 6 || strspn(text + 1, "0123456789") < n - 1)
+	if (text[0] != ':' || n < 2 || n > 6 || strspn(text + 1, "0123456789") < n - 1 ||
+	    text[1] == '0')
 		return false;
 	*port = atoi(text + 1);
 	return *port > 0 && *port <= 65535;
@@ -48,7 +49,7 @@ bool http_place_read(const char *url, struct http_place *place)
 	    !place_port(at + end, size - end, &place->port))
 		return false;
 	place->authority = at;
-	place->authority_size = size;
+	place->authority_size = place->port == 80 ? end : size; /* as everybody says it */
 	place->target = at + size;
 	place->target_size = strcspn(place->target, "#");
 	return true;

@@ -10,17 +10,19 @@
  *	...	reply->answered: status and head are there; reply->over: nothing more will come
  *	http_free(transfer);	at any time; a transfer under way is cut off and leaves nothing
  *
- * ${changed} may be called from inside libcurl: record and wake, do not call back into here.
+ * ${changed} may be called from anywhere in here, and from inside libcurl: record and wake, do not
+ * call back.
  *
  * The body goes one of three ways:
  *	buffered	(default) kept whole in reply->body, up to max_body
- *	streamed	(request.stream) taken piece by piece with http_take; a slow taker makes
- *			libcurl stop reading, which the server feels
+ *	streamed	(request.stream) taken piece by piece with http_take; a slow taker makes us
+ *			stop reading, which the server feels
  *	saved		(request.stream, then http_save) written to a file as it comes
  *
- * A request is never silently sent twice.  libcurl repeats one by itself when a kept connection
- * dies before the first byte of an answer; that is let through only when the method is one that
- * may be repeated (GET, HEAD, PUT, DELETE, OPTIONS), or not a byte of the request had gone out.
+ * A request is never silently sent twice.  When a kept connection dies before the first byte of an
+ * answer, it is repeated, once, on a new one: but only when the method is one that may be repeated
+ * (GET, HEAD, PUT, DELETE, OPTIONS), or not a byte of the request had gone out, and never when its
+ * body was fed and some of it is gone.
  */
 #ifndef WORKER_HTTP_H
 #define WORKER_HTTP_H

@@ -12,7 +12,8 @@ struct http_client;
 struct http_place {
 	char host[HTTP_HOST]; /* without the brackets of a version 6 address */
 	int port;
-	const char *authority, *target; /* in the URL: host and port; path and query, maybe empty */
+	const char *authority; /* in the URL: host, and port if it is not 80 */
+	const char *target;    /* in the URL: path and query, maybe empty */
 	size_t authority_size, target_size;
 };
 

@@ -285,6 +285,61 @@ ways(describe, "worker.http and a hostile server", function(client, way)
     assert.equal(2, heads)
   end)
 
+  it("says the same to a server, whatever the address looks like", function()
+    local head
+    local path = talk.path("address")
+    server.tcp(function(conn)
+      head = conn:head(100000)
+      conn:write(OK .. "Connection: close\r\nContent-Length: 0\r\n\r\n")
+    end, { unix = path })
+    local api <close> = client { unix = path, user_agent = "me" }
+    for url, said in pairs {
+      ["http://host"] = "/ host", ["http://host?a=/b"] = "/?a=/b host", ["http://host/?#x"] = "/? host",
+      ["http://host#frag?x"] = "/ host", ["http://HOST:80/a//./../b"] = "/a//./../b HOST",
+      ["HTTP://host:8080/%41?%2f"] = "/%41?%2f host:8080", ["http://[::1]/x"] = "/x [::1]",
+      ["http://[fe80::1:2]:81"] = "/ [fe80::1:2]:81", ["http://127.0.0.1:080/"] = "/ 127.0.0.1",
+      ["http://a_b-c.d/;p\"<>{}|^`\\"] = "/;p\"<>{}|^`\\ a_b-c.d", ["http://host:/x"] = "/x host",
+      ["http://u:p@host/x"] = "/x host", ["http://u:80@host/"] = "/ host",
+    } do
+      api:get(url)
+      local target, host = said:match("^(.*) (.*)$")
+      assert.equal(("GET %s HTTP/1.1\r\n"):format(target), head:match("^[^\n]*\n"), url)
+      assert.equal(host, head:match("\r\nHost: ([^\r]*)\r\n"), url)
+      local rest = head:gsub("^[^\n]*\n", ""):gsub("Host: [^\n]*\n", ""):gsub("Authorization: [^\n]*\n", "")
+      assert.equal("User-Agent: me\r\nAccept: */*\r\n\r\n", rest)
+    end
+    for _, url in ipairs { "http://", "http:///x", "http://:80/", "http://h:65536/", "http://h:-1/", "http://h:x/",
+      "http://[::1/", "http://[]/", "http://[1.2.3.4]/", "http://[abc]/", "http://h:80:80/", "http://[::1]x/",
+      "http://h\r\nX: y/", "http://h\0/" } do
+      local ok, why = task.try(api.get, api, url)
+      assert.is_false(ok, url)
+      assert.is_true(type(why) == "string" or why.kind == "config" and not why.sent, url .. tostring(why))
+    end
+  end)
+
+  it("gives up in time on a server that takes no connections #realtime", function()
+    local path = talk.path("busy")
+    for _, where in ipairs { { unix = path, backlog = 1 }, { address = "127.0.0.1:0", backlog = 1 } } do
+      local listener <close> = listen(where)
+      local address, ends = not where.unix and listener:address() or nil, {}
+      while true do
+        local ok, conn = task.within(0.1, sock.connect, { unix = where.unix, address = address })
+        if not ok then break end
+        ends[#ends + 1] = conn
+        assert.is_true(#ends < 20)
+      end
+      local api <close> = client { base = "http://" .. (address or "h"), unix = where.unix, connect_timeout = 0.2 }
+      local ok, why = task.try(api.post, api, "/", { body = "x" })
+      assert.is_false(ok)
+      if way == "ours" or address then -- libcurl is told at once that the socket is busy
+        assert.same({ "timeout", false }, { why.reason, why.sent })
+        assert.matches("no connection within 0.2", why.message)
+        assert.is_false((task.within(0.05, api.post, api, "/")))
+      end
+      talk.close(table.unpack(ends))
+    end
+  end)
+
   it("keeps the announced length of a body", function()
     local fake = server.http({}, { any = server.text(200, "ok"), body_timeout = 1 })
     local api <close> = client { base = fake.url }

@@ -114,6 +114,13 @@ ways(describe, "worker.http reply", function(client)
     assert.equal("connect", failure(api.get, api, "/x/1", { redirects = 9 }).reason)
   end)
 
+  it("follows from an address without TLS to one with it", function()
+    local fake = server.tcp(function(conn) conn:read() conn:write("no TLS here\n") end)
+    local first = server.http({}, { any = server.empty(302, { Location = fake.url:gsub("^http", "https") }) })
+    local api <close> = client { base = first.url }
+    assert.equal("tls", failure(api.get, api, "/", { redirects = 1 }).reason)
+  end)
+
   it("never turns a POST into a GET, and repeats it only for 307 and 308", function()
     for _, status in ipairs { 301, 302, 303 } do
       local fake = server.http { ["POST /a"] = server.empty(status, { Location = "/b" }) }

@@ -151,6 +151,40 @@ ways(describe, "worker.http streaming", function(client)
     assert.equal("x", fake:last().body)
   end)
 
+  it("sends no more of a file than there was, and says when there is less", function()
+    local dir <close> = scratch.dir()
+    local text = ("0123456789abcdef"):rep(1024 * 1024)
+    local function put(change)
+      local path, got = dir:write("log", text), nil
+      local fake = server.tcp(function(conn)
+        conn:head(10000)
+        change(path)
+        got = 0
+        while got < #text do
+          local piece = conn:read()
+          if not piece then return end
+          got = got + #piece
+        end
+        conn:write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        conn:read()
+      end)
+      local api <close> = client { base = fake.url }
+      local ok, why = task.try(api.put, api, "/", { file = path })
+      return ok, why, got
+    end
+    local ok, why = put(function(path) io.open(path, "w"):close() end)
+    assert.is_false(ok)
+    assert.same({ "limit", "file", true }, { why.kind, why.reason, why.sent })
+    assert.matches("became shorter", why.message)
+    local got
+    ok, why, got = put(function(path)
+      local file <close> = io.open(path, "a")
+      file:write(text)
+    end)
+    assert.is_true(ok, tostring(why))
+    assert.equal(#text, got)
+  end)
+
   it("sends what an iterator gives, in chunks or with a known length", function()
     local fake = server.http({}, { any = server.empty(204), body_timeout = 1000 })
     local api <close> = client { base = fake.url }
