@@ -138,6 +138,24 @@ void door_push_error(lua_State *L, const char *kind, const struct err *err)
 	lua_setmetatable(L, -2);
 }
 
+bool door_is_error(lua_State *L, int index, const char *kind)
+{
+	if (lua_type(L, index) != LUA_TTABLE || !lua_getmetatable(L, index))
+		return false;
+	luaL_getmetatable(L, "worker.error");
+	bool is = lua_rawequal(L, -1, -2);
+	lua_pop(L, 2);
+	if (!is)
+		return false;
+	index = lua_absindex(L, index);
+	lua_pushliteral(L, "kind");
+	lua_rawget(L, index);
+	is = kind == NULL ||
+	     (lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), kind) == 0);
+	lua_pop(L, 1);
+	return is;
+}
+
 int door_raise(lua_State *L, const char *kind, const struct err *err)
 {
 	door_push_error(L, kind, err);

@@ -13,6 +13,7 @@ const luaL_Reg doors_list[] = {
 	{"worker.core.json_encode", luaopen_worker_core_json_encode},
 	{"worker.core.cgroup", luaopen_worker_core_cgroup},
 	{"worker.core.facts", luaopen_worker_core_facts},
+	{"worker.core.guard", luaopen_worker_core_guard},
 	{"worker.core.h2", luaopen_worker_core_h2},
 	{"worker.core.http", luaopen_worker_core_http},
 	{"worker.core.disk", luaopen_worker_core_disk},

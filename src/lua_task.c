@@ -1,16 +1,22 @@
 /* lua_task.c -- worker.core.task: tasks for Lua.  Floor 5.
  *
- *	task.start(fn, ...) -> handle         run fn in a task of its own
+ *	task.start(fn, ...) -> handle      run fn in a task of its own
  *	task.self() -> handle or nil
- *	task.forgive() -> was             forget a cancel of the calling task that was not raised
- *yet task.sleep(seconds) task.yield()                          let the others go first
- *	task.deadline(seconds [, real])       cancels the calling task then (real: by the real
- *clock); deadline:mark(), deadline:close() withdraws what was not yet raised task.signal() ->
- *signal               signal:wait([seconds]) -> woken; signal:fire([n]) -> count handle:join() ->
- *ok, results or error handle:cancel(reason) handle:state() -> "ready" | "running" | "parked" |
- *"dead"
+ *	task.forgive() -> was              forget a cancel of the caller that was not raised yet
+ *	task.sleep(seconds)
+ *	task.yield()                       let the others go first
+ *	task.within(seconds, fn, ...)      true, results; false when the time was up
+ *	task.deadline(seconds [, real])    cancels the caller then (real: by the real clock)
+ *	deadline:mark()
+ *	deadline:close()                   withdraws what was not yet raised
+ *	task.signal() -> signal
+ *	signal:wait([seconds]) -> woken
+ *	signal:fire([n]) -> count
+ *	handle:join() -> ok, results or error
+ *	handle:cancel(reason)
+ *	handle:state() -> "ready" | "running" | "parked" | "dead"
  *
- * What people use (scopes, channels, within ...) is built from these in lua/worker/task.lua.
+ * What people use (scopes, channels ...) is built from these in lua/worker/task.lua.
  */
 #include "worker/clock.h"
 #include "worker/door.h"
@@ -114,13 +120,12 @@ static const struct door_type deadline_type = {
 	.close = deadline_close,
 };
 
-static int core_deadline(lua_State *L)
+/* Pushes one for the calling task. */
+static void deadline_open(lua_State *L, int64_t ns, bool real)
 {
-	int64_t ns = door_nanos(L, 1);
-	bool real = lua_toboolean(L, 2);
 	struct task *task = task_running(L);
 	if (task == NULL)
-		return luaL_error(L, "a deadline needs a task");
+		luaL_error(L, "a deadline needs a task");
 	struct deadline *deadline = door_box_with(L, &deadline_type, sizeof *deadline, 1);
 	lua_rawgetp(L, LUA_REGISTRYINDEX, task);
 	lua_setiuservalue(L, -2, 1);
@@ -128,9 +133,45 @@ static int core_deadline(lua_State *L)
 	int started = (real ? loop_timer_start_real : loop_timer_start)(
 		deadline->loop, &deadline->timer, ns, deadline_due, deadline);
 	if (started == -1)
-		return luaL_error(L, "out of memory for a timer");
+		luaL_error(L, "out of memory for a timer");
 	deadline->task = task;
+}
+
+static int core_deadline(lua_State *L)
+{
+	deadline_open(L, door_nanos(L, 1), lua_toboolean(L, 2));
 	return 1;
+}
+
+/* On the stack: the deadline, true, and what the function returned or raised. */
+static int within_done(lua_State *L, int status, lua_KContext context)
+{
+	void *deadline = lua_touserdata(L, 1);
+	(void)context;
+	deadline_close(L, deadline);
+	if (status == LUA_OK || status == LUA_YIELD)
+		return lua_gettop(L) - 1;
+	if (!door_is_error(L, -1, "cancelled"))
+		return lua_error(L);
+	lua_pushliteral(L, "mark");
+	lua_rawget(L, -2);
+	bool ours = lua_touserdata(L, -1) == deadline;
+	lua_pop(L, 1);
+	if (!ours)
+		return lua_error(L);
+	lua_pushboolean(L, 0);
+	return 1;
+}
+
+static int core_within(lua_State *L)
+{
+	int64_t ns = door_nanos(L, 1);
+	luaL_checkany(L, 2);
+	deadline_open(L, ns, false);
+	lua_replace(L, 1);
+	lua_pushboolean(L, 1);
+	lua_insert(L, 2);
+	return task_call(L, lua_gettop(L) - 3, 0, 0, within_done);
 }
 
 /* --- signals: waiting for another task --- */
@@ -316,9 +357,9 @@ static int core_self(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-	{"start", core_start},	 {"self", core_self},	{"forgive", core_forgive},
-	{"sleep", core_sleep},	 {"yield", core_yield}, {"deadline", core_deadline},
-	{"signal", core_signal}, {NULL, NULL},
+	{"start", core_start},	 {"self", core_self},	  {"forgive", core_forgive},
+	{"sleep", core_sleep},	 {"yield", core_yield},	  {"deadline", core_deadline},
+	{"within", core_within}, {"signal", core_signal}, {NULL, NULL},
 };
 
 int luaopen_worker_core_task(lua_State *L)

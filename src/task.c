@@ -235,12 +235,16 @@ static int task_done(lua_State *L, int status, lua_KContext context)
 	return lua_gettop(L);
 }
 
+int task_call(lua_State *L, int nargs, int handler, lua_KContext context, lua_KFunction done)
+{
+	return done(L, lua_pcallk(L, nargs, LUA_MULTRET, handler, context, done), context);
+}
+
 static int task_body(lua_State *L)
 {
 	lua_pushcfunction(L, host_traceback);
 	lua_insert(L, 1);
-	int status = lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 0, task_done);
-	return task_done(L, status, 0);
+	return task_call(L, lua_gettop(L) - 2, 1, 0, task_done);
 }
 
 void task_start(lua_State *L, int nargs)

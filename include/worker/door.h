@@ -55,6 +55,10 @@ int door_raise(lua_State *L, const char *kind, const struct err *err);
 /* door_push_error(L, kind, err): push the same object without raising it. */
 void door_push_error(lua_State *L, const char *kind, const struct err *err);
 
+/* door_is_error(L, index, kind): whether the value is such an object (NULL: of any kind); raises
+ * nothing, whatever the value is. */
+bool door_is_error(lua_State *L, int index, const char *kind);
+
 /* Reading an option table at ${index}.  An absent key gives the default; a wrong type or a value
  * out of range raises "field 'x': expected ..., got ...".  Strings stay anchored by the table. */
 const char *door_string(lua_State *L, int index, const char *key, size_t *length,

@@ -12,6 +12,7 @@
 extern const luaL_Reg doors_list[];
 
 int luaopen_worker_core_archive(lua_State *L);
+int luaopen_worker_core_guard(lua_State *L);
 int luaopen_worker_core_h2(lua_State *L);
 int luaopen_worker_core_http(lua_State *L);
 int luaopen_worker_core_disk(lua_State *L);

@@ -48,6 +48,11 @@ struct task_token task_token(lua_State *L);
  * results are what the wake pushes. */
 int task_park(lua_State *L, struct task_token token, task_abort_fn *abort, void *op);
 
+/* task_call(L, nargs, handler, context, done): call the function on top, with its arguments, such
+ * that it may park: ${done}(L, status, ${context}) says what becomes of its results, or of its
+ * error. Use as "return task_call(...)". */
+int task_call(lua_State *L, int nargs, int handler, lua_KContext context, lua_KFunction done);
+
 /* task_wake(host, token, push, op): make the parked task ready.  ${push}(co, ${op}) runs when the
  * task does, pushes the results and returns their number, or returns lua_error(co) with an error
  * object on top to raise it at the call.  NULL pushes nothing.  ${op} must live until then: keep

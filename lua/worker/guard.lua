@@ -3,8 +3,8 @@
 -- A plugin may raise anything: a string, nothing at all, an object whose __tostring loops.  Whatever
 -- it is arrives at the driver as an error object that can be printed, and a bug keeps the traceback
 -- of the place where it was raised.
+local core = require "worker.core.guard"
 local err = require "worker.error"
-local sys = require "worker.core.sys"
 
 local guard = {}
 
@@ -24,19 +24,9 @@ local function as_object(why)
   return why
 end
 
-local function settle(ok, ...)
-  if ok then return ... end
-  local why = ...
-  -- Lua does not call a handler when memory runs out: there may be none for it.
-  if not err.is(why) then
-    err.raise("limit", ("%s: it wanted more memory than a task may have"):format(sys.oom_where() or "?"))
-  end
-  error(why, 0)
-end
-
 --- `guard.wrap(fn)`: the same function; what it raises is an error object.
 function guard.wrap(fn)
-  return function(...) return settle(xpcall(fn, as_object, ...)) end
+  return core.wrap(fn, as_object)
 end
 
 return guard

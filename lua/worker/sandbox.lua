@@ -4,6 +4,7 @@
 -- nor the driver above it), and files of its own folder.  It cannot make globals, reach the
 -- operating system, load code or make coroutines.  pcall does not catch a cancel, nor the error of
 -- Lua code that ran away: whoever swallowed those would go on for ever.
+local core = require "worker.core.guard"
 local err = require "worker.error"
 local log = require "worker.log"
 
@@ -22,12 +23,12 @@ local function must_pass(why)
   return err.is(why, "cancelled") or err.is(why, "limit") and why.runaway
 end
 
+local safe_pcall = core.pcall
+
 local function passing(ok, why, ...)
   if not ok and must_pass(why) then error(why, 0) end
   return ok, why, ...
 end
-
-local function safe_pcall(fn, ...) return passing(pcall(fn, ...)) end
 
 local function safe_xpcall(fn, handler, ...)
   return passing(xpcall(fn, function(why) return must_pass(why) and why or handler(why) end, ...))
@@ -38,10 +39,10 @@ end
 local function metatables()
   local own = setmetatable({}, { __mode = "k" })
   local function set(value, meta)
-    if type(meta) == "table" and rawget(meta, "__gc") ~= nil then
-      error("a plugin may not use __gc: use a `local x <close>`", 2)
+    if type(meta) == "table" then
+      if rawget(meta, "__gc") ~= nil then error("a plugin may not use __gc: use a `local x <close>`", 2) end
+      own[meta] = true
     end
-    if type(meta) == "table" then own[meta] = true end
     return setmetatable(value, meta)
   end
   local function get(value)

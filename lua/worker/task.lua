@@ -8,6 +8,7 @@
 -- clean up and may wait themselves.
 local core = require "worker.core.task"
 local err = require "worker.error"
+local guard = require "worker.core.guard"
 
 local task = {}
 
@@ -26,31 +27,13 @@ task.start = core.start
 --- `task.signal()`: something to wait for: `signal:wait([seconds]) -> woken`, `signal:fire([n])`.
 task.signal = core.signal
 
-local function unless_cancelled(ok, why, ...)
-  if not ok and err.is(why, "cancelled") then error(why, 0) end
-  return ok, why, ...
-end
-
 --- `task.try(fn, ...)`: call fn; true and its results, or false and the error object.  A cancel is
 -- not an opinion to have: it passes through.
-function task.try(fn, ...)
-  return unless_cancelled(pcall(fn, ...))
-end
-
-local function settle(deadline, ok, first, ...)
-  local mark = deadline:mark()
-  deadline:close()
-  if ok then return true, first, ... end
-  if err.is(first, "cancelled") and first.mark == mark then return false end
-  error(first, 0)
-end
+task.try = guard.try
 
 --- `task.within(seconds, fn, ...)`: call fn; true and its results, or false when the time was up
 -- (fn was cancelled then and has cleaned up).
-function task.within(seconds, fn, ...)
-  local deadline <close> = core.deadline(seconds)
-  return settle(deadline, pcall(fn, ...))
-end
+task.within = core.within
 
 --- `task.shield(fn, ...)`: run fn to its end even when the calling task is cancelled meanwhile; the
 -- cancel is raised afterwards.  For short, bounded cleanup only.

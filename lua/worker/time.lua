@@ -9,14 +9,10 @@ local sys = require "worker.core.sys"
 local time = {}
 
 --- `time.mono()`: seconds on a clock that never goes back; only differences mean anything.
-function time.mono()
-  return sys.mono()
-end
+time.mono = sys.mono
 
 --- `time.wall()`: seconds since 1970-01-01 UTC, as the machine's clock has it; it may jump.
-function time.wall()
-  return sys.wall()
-end
+time.wall = sys.wall
 
 --- `time.iso([digits])`: the present moment as "2026-11-21T03:04:05.678Z", with 0, 3 (when not
 -- given), 6 or 9 digits after the second.

@@ -8,6 +8,7 @@ local DOORS_OF_DRIVER = {
   task = { "before the library is there", boot = true, spec = true },
   log = { "live lines give way to log lines", console = true },
   out = { "the output of a job passes through", commands = true },
+  guard = { "every call of a plugin goes through it", guard = true, sandbox = true },
   spool = { "one module, not for plugins", spool = true },
 }
 
