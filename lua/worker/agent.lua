@@ -104,8 +104,10 @@ local function claim(server)
   local seen = server.self
   local began = sys.mono()
   local ok, job = task.try(server.claim)
-  link.emit(server, "server.polled", { seconds = sys.mono() - began,
-    result = not ok and "error" or job ~= nil and job ~= "end" and "job" or "empty" })
+  if link.wants(server, "server.polled") then
+    link.emit(server, "server.polled", { seconds = sys.mono() - began,
+      result = not ok and "error" or job ~= nil and job ~= "end" and "job" or "empty" })
+  end
   if not ok then
     link.heard(server, "claim", job, seen)
     server:pause(EMPTY_PAUSE)
@@ -134,7 +136,7 @@ local function accept(server, scope, job, place)
   end
   if server.draining and release(server, job) then return false end
   server.record:claimed(server, job)
-  link.emit(server, "job.claimed", { job = job })
+  link.emit_job(server, "job.claimed", job)
   start_job(server, scope, job, place)
   return true
 end

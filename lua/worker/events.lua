@@ -24,6 +24,18 @@ function methods:listen(fn, names)
   end
 end
 
+--- `events:ignore(fn)`: take a listener for every event off again.
+function methods:ignore(fn)
+  for i, other in ipairs(self.of_all) do
+    if other == fn then return table.remove(self.of_all, i) end
+  end
+end
+
+--- `events:wants(name)`: whether anybody listens: facts for nobody need not be put together.
+function methods:wants(name)
+  return self.of_all[1] ~= nil or self.by_name[name] ~= nil
+end
+
 local function tell(listeners, name, facts)
   for i = #listeners, 1, -1 do
     local ok, why = pcall(listeners[i], name, facts)
@@ -36,7 +48,7 @@ end
 
 --- `events:emit(name, facts)`: tell everybody who wants to hear of it.
 function methods:emit(name, facts)
-  tell(self.of_all, name, facts)
+  if self.of_all[1] then tell(self.of_all, name, facts) end
   if self.by_name[name] then tell(self.by_name[name], name, facts) end
 end
 

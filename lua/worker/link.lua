@@ -25,6 +25,18 @@ function link.emit(server, name, facts)
   return facts.told
 end
 
+--- `link.wants(server, name)`: whether anybody would hear of such an event.
+function link.wants(server, name)
+  return server.plugin.heard ~= nil or server.events:wants(name)
+end
+
+--- `link.emit_job(server, name, job, ctx, result)`: an event of a job, if anybody wants to hear of it.
+function link.emit_job(server, name, job, ctx, result)
+  if link.wants(server, name) then
+    link.emit(server, name, { server = server.name, job = job, ctx = ctx, result = result })
+  end
+end
+
 --- `link.set_state(server, state)`: "opening", "ready" or "closed"; whoever waits for it wakes.
 function link.set_state(server, state)
   server.state = state

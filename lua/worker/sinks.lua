@@ -21,7 +21,6 @@ local function begin(self, entry, print)
 end
 
 local function tell(self, name, facts)
-  if #self.feeds == 0 then return end
   local told = event.new(self.worker, name, facts)
   if not told then return end
   for _, one in ipairs(self.feeds) do one:offer(told) end
@@ -30,13 +29,20 @@ end
 --- `sinks.open(conf, events)`: a feed for each of conf.events, from now on; to be closed.
 function sinks.open(conf, events)
   local self = setmetatable({ events = events, feeds = {}, ending = {} }, meta)
-  self:apply(conf)
-  events:listen(function(name, facts)
+  function self.listener(name, facts)
     local ok, why = pcall(tell, self, name, facts)
     if ok then return end
     for _, one in ipairs(self.feeds) do one:lost(tostring(why)) end
-  end)
+  end
+  self:apply(conf)
   return self
+end
+
+-- A worker without sinks puts together no events for them.
+local function set_feeds(self, list)
+  self.feeds = list
+  self.events:ignore(self.listener)
+  if #list > 0 then self.events:listen(self.listener) end
 end
 
 --- `sinks:apply(conf)`: go on as this configuration says: a sink that is the same is opened anew (a file
@@ -58,14 +64,14 @@ function methods:apply(conf)
       self.ending[one] = nil
     end)
   end
-  self.feeds = list
+  set_feeds(self, list)
 end
 
 --- `sinks:close()`: hand over what waits, for a moment, and end.
 function methods:close()
   local all = self.ending
   for _, one in ipairs(self.feeds) do all[one] = task.start(one.finish, one, FINISH) end
-  self.feeds = {}
+  set_feeds(self, {})
   local handles = {}
   for _, handle in pairs(all) do handles[#handles + 1] = handle end
   for _, handle in ipairs(handles) do task.shield(handle.join, handle) end

@@ -106,9 +106,9 @@ function stats.new(events)
   }, meta)
   self.m.build:set(1, { version = sys.version(), lua = _VERSION })
   self.m.started:set(self.began)
-  events:listen(function(name, facts)
-    if listeners[name] then listeners[name](self, facts) end
-  end)
+  for name, listener in pairs(listeners) do
+    events:listen(function(_, facts) listener(self, facts) end, { name })
+  end
   return self
 end
 

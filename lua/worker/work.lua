@@ -240,7 +240,7 @@ end
 function work.conclude(server, job, result)
   if not work.finish(server, job, result) then return end
   server.record:forget(server, job)
-  link.emit(server, "job.reported", { job = job, result = result })
+  link.emit_job(server, "job.reported", job, nil, result)
 end
 
 local function tell(server, job, result)
@@ -260,7 +260,7 @@ local function complete(server, job, ctx, result)
   result.duration = to_microseconds(sys.mono() - ctx.began)
   result.finished = to_microseconds(sys.wall())
   server.done = server.done + 1
-  link.emit(server, "job.finished", { job = job, ctx = ctx, result = result })
+  link.emit_job(server, "job.finished", job, ctx, result)
   if result.state == "lost" then
     server.record:forget(server, job)
     return
@@ -277,7 +277,7 @@ local function run(server, job)
     facts.job, facts.ctx = job, ctx
     return link.emit(server, name, facts)
   end
-  link.emit(server, "job.started", { job = job, ctx = ctx })
+  link.emit_job(server, "job.started", job, ctx)
   complete(server, job, ctx, run_in_scope(server, job, ctx))
 end
 
@@ -290,7 +290,7 @@ local function own_bug(server, job, why)
   local ctx = server.contexts[job.id]
   if ctx and ctx.told then return end
   local result = { state = "error", reason = "a bug in the worker: " .. tostring(why) }
-  if ctx then link.emit(server, "job.finished", { job = job, ctx = ctx, result = result }) end
+  if ctx then link.emit_job(server, "job.finished", job, ctx, result) end
   tell(server, job, result)
 end
 
