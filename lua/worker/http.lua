@@ -99,7 +99,7 @@ function http.client(options)
     base = base and base:gsub("/+$", "") or nil,
     origin = base and requests.origin(base) or nil,
     bearer = bearer,
-    headers = requests.headers(options.headers), known = {}, known_count = 0, plain = {},
+    headers = requests.headers(options.headers), known = {}, known_count = 0,
     timeout = options.timeout, max_body = options.max_body, max_head = options.max_head,
   }, client)
 end
@@ -121,18 +121,10 @@ end
 
 -- A fed body ends early when the server answers before all of it is there.
 local function feed(transfer, request)
-  if not request.pieces then return end
   for piece in request.pieces do
     if not transfer:write(piece) then return end
   end
   transfer:finish()
-end
-
-local function exchange_whole(self, request)
-  local transfer <close> = self.core:start(request)
-  feed(transfer, request)
-  local status, head, body = transfer:answer()
-  return replies.new(request, status, head, body)
 end
 
 -- What the caller wants as a stream is only a stream when the status is the expected one; else it
@@ -141,7 +133,7 @@ local function exchange_stream(self, request)
   local transfer = self.core:start(request)
   local reply = replies.new(request)
   local guard <close> = replies.guard(reply, transfer)
-  feed(transfer, request)
+  if request.pieces then feed(transfer, request) end
   reply:begin(transfer:answer())
   if not request:expects(reply.status) or request:target(reply) then
     reply:read_sample()
@@ -157,13 +149,15 @@ end
 
 local function exchange(self, request)
   if request.stream then return exchange_stream(self, request) end
-  return exchange_whole(self, request)
+  local transfer <close> = self.core:start(request)
+  if request.pieces then feed(transfer, request) end
+  return replies.new(request, transfer:answer())
 end
 
 local function send(self, method, path, options)
   local request = requests.new(self, method, path, options)
   local reply = exchange(self, request)
-  local target = request:target(reply)
+  local target = request.redirects > 0 and request:target(reply)
   while target do
     request = request:redirected(target)
     reply = exchange(self, request)

@@ -4,6 +4,7 @@
 -- streamed reply has chunks() and events() instead, and holds a connection until it is closed or
 -- read to its end.
 local errors = require "worker.error"
+local json = require "worker.json"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
 
@@ -12,6 +13,7 @@ local replies = {}
 local SAMPLE = 4096        -- bytes of an unexpected answer that are kept
 local SHOWN = 200          -- of which a message shows this much
 local EVENT = 1024 * 1024  -- longest line, and longest event, of an event stream
+local WHOLE = { max_bytes = math.maxinteger } -- a body that was taken is read, whatever its size
 
 local methods = {}
 
@@ -122,7 +124,7 @@ local function decode_json(reply)
     error("http: a streamed reply has no json; read it with chunks()", 3)
   end
   if body == "" and (reply.status == 204 or reply.request.method == "HEAD") then return nil end
-  local ok, value = pcall(require "worker.json".decode, body, { max_bytes = #body + 1 })
+  local ok, value = pcall(json.decode, body, WHOLE)
   if ok then return value end
   errors.raise("wire", ("%s: answered %d with a body that is not JSON (%s): %s"):format(
     reply.request.label, reply.status, tostring(value), shown_body(reply)),

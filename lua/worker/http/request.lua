@@ -1,9 +1,11 @@
 -- http/request.lua: what a request is made of.
 --
--- A request is a table with the options for the core, and what to do with the reply.  Client
+-- A request is a table with the options for the core, and what to do with the reply.  What it shares with
+-- others like it (the address, the head) lies in a plan that is made once: it is its metatable.  Client
 -- headers and the bearer belong to the client's own base: they do not go to other hosts, neither
 -- by an absolute address nor by a redirect.
 local errors = require "worker.error"
+local json = require "worker.json"
 local resolve = require "worker.http.resolve"
 
 local request = {}
@@ -12,8 +14,8 @@ local methods = {}
 methods.__index = methods
 
 local OPTIONS = {}
-for name in ([[method path query headers timeout json form body file length expect redirects
-  max_body max_head to_file each stream]]):gmatch("%S+") do
+for name in ([[method path query headers timeout length expect redirects max_body max_head to_file each
+  stream]]):gmatch("%S+") do
   OPTIONS[name] = true
 end
 
@@ -179,46 +181,61 @@ local function wire_headers(client, own, at_home, content_type)
   return list
 end
 
--- Most requests of a client have no headers of their own: theirs are laid out once per type of body.
-local function plain_headers(client, content_type)
-  local key = content_type or ""
-  local list = client.plain[key]
-  if not list then
-    list = wire_headers(client, NONE, true, content_type)
-    client.plain[key] = list
-  end
-  return list
-end
-
 -- The body ---------------------------------------------------------------------------------------
 
-local BODIES = { "json", "form", "body", "file" }
+-- What each kind of body is: its text, if that is there now, and its type.
+local BODIES = {
+  json = function(value) return json.encode(value), "application/json" end,
+  form = function(value) return encode_pairs(value), "application/x-www-form-urlencoded" end,
+  body = function(value)
+    if type(value) == "string" then return value end
+    if type(value) ~= "function" then
+      error("http: body: expected text or an iterator function, got " .. type(value), 0)
+    end
+  end,
+  file = function() end,
+}
 
-local function take_body(self, options)
-  local given
-  for _, name in ipairs(BODIES) do
-    if options[name] ~= nil then
-      if given then
-        error(("http: a request has one body, not both '%s' and '%s'"):format(given, name), 0)
-      end
-      given = name
-    end
+-- Plans ------------------------------------------------------------------------------------------
+
+local function timeout_of(value)
+  return value == false and 0 or value
+end
+
+-- What all requests with this method and body to this address have in common, and where they find it.
+local function plan_of(client, method, path, query, content_type)
+  local url, at_home = full_url(client, path)
+  url = with_query(url, query)
+  local plan = setmetatable({
+    client = client, method = method, url = url, at_home = at_home, label = method .. " " .. request.shown(url),
+    content_type = content_type, own = NONE, headers = wire_headers(client, NONE, at_home, content_type),
+    redirects = 0, stream = false, patient = false, timeout = timeout_of(client.timeout),
+    max_head = client.max_head, max_body = client.max_body,
+  }, methods)
+  plan.__index = plan
+  return plan
+end
+
+local function sub_table(from, key)
+  local found = from[key]
+  if not found then
+    found = {}
+    from[key] = found
   end
-  if given == "json" then
-    self.body, self.content_type = require "worker.json".encode(options.json), "application/json"
-  elseif given == "form" then
-    self.body = encode_pairs(options.form)
-    self.content_type = "application/x-www-form-urlencoded"
-  elseif given == "file" then
-    self.file = options.file
-  elseif type(options.body) == "function" then
-    self.fed, self.length, self.pieces = true, options.length, options.body
-  elseif given == "body" then
-    if type(options.body) ~= "string" then
-      error("http: body: expected text or an iterator function, got " .. type(options.body), 0)
-    end
-    self.body = options.body
-  end
+  return found
+end
+
+-- Addresses that are asked for again and again are planned once.  There may be ids in them, so the old
+-- ones are forgotten now and then.
+local function known_plan(client, method, path, content_type)
+  local plans = sub_table(sub_table(client.known, method), content_type or "")
+  local plan = plans[path]
+  if plan then return plan end
+  plan = plan_of(client, method, path, nil, content_type)
+  if client.known_count >= KNOWN_MOST then client.known, client.known_count = {}, 0 end
+  plans[path] = plan
+  client.known_count = client.known_count + 1
+  return plan
 end
 
 -- The request ------------------------------------------------------------------------------------
@@ -232,55 +249,50 @@ local function expected_set(expect)
   return set
 end
 
-local function wire_timeout(options, client)
-  local timeout = options.timeout
-  if timeout == nil then timeout = client.timeout end
-  return timeout == false and 0 or timeout
+-- The options that change a request: most have none of them.
+local function change(self, client, options)
+  local stream = (options.stream or options.each or options.to_file) and true or false
+  self.to_file, self.each, self.stream, self.file = options.to_file, options.each, stream, options.file
+  if type(options.body) == "function" then
+    self.fed, self.length, self.pieces = true, options.length, options.body
+  end
+  self.patient = stream or self.fed or self.file ~= nil
+  self.expect, self.redirects = expected_set(options.expect), options.redirects
+  self.timeout, self.max_head = timeout_of(options.timeout), options.max_head
+  self.max_body = options.max_body or stream and 0 or nil
+  if options.headers then
+    self.own = request.headers(options.headers)
+    self.headers = wire_headers(client, self.own, self.at_home, self.content_type)
+  end
 end
 
--- Where a request goes: { url=, at_home=, label= }.
-local function place_of(client, method, path, query)
-  local url, at_home = full_url(client, path)
-  url = with_query(url, query)
-  return { url = url, at_home = at_home, label = method .. " " .. request.shown(url) }
-end
-
--- Addresses that are asked for again and again are put together once.  There may be ids in them, so
--- the old ones are forgotten now and then.
-local function known_place(client, method, path)
-  local of_method = client.known[method]
-  local place = of_method and of_method[path]
-  if place then return place end
-  place = place_of(client, method, path)
-  if client.known_count >= KNOWN_MOST then client.known, client.known_count = {}, 0 end
-  client.known[method] = client.known[method] or {}
-  client.known[method][path] = place
-  client.known_count = client.known_count + 1
-  return place
+local function refuse_several(options)
+  local given = {}
+  for _, name in ipairs { "json", "form", "body", "file" } do
+    if options[name] ~= nil then given[#given + 1] = name end
+  end
+  error(("http: a request has one body, not both '%s' and '%s'"):format(given[1], given[2]), 0)
 end
 
 --- `request.new(client, method, path, options)`: check the options and lay everything out for the core.
 function request.new(client, method, path, options)
+  local given, more
   for name in pairs(options) do
-    if not OPTIONS[name] then
+    if BODIES[name] then
+      if given then refuse_several(options) end
+      given = name
+    elseif not OPTIONS[name] then
       error(("http: a request has no option '%s'"):format(tostring(name)), 0)
+    else
+      more = true
     end
   end
+  local text, content_type
+  if given then text, content_type = BODIES[given](options[given]) end
   path = path or ""
-  local place = options.query and place_of(client, method, path, options.query) or known_place(client, method, path)
-  local stream = (options.stream or options.each or options.to_file) and true or false
-  local self = setmetatable({
-    client = client, own = request.headers(options.headers), at_home = place.at_home, label = place.label,
-    expect = expected_set(options.expect), redirects = options.redirects or 0,
-    to_file = options.to_file, each = options.each,
-    method = method, url = place.url, timeout = wire_timeout(options, client), stream = stream,
-    max_head = options.max_head or client.max_head,
-    max_body = options.max_body or not stream and client.max_body or nil,
-  }, methods)
-  take_body(self, options)
-  self.patient = stream or self.fed or self.file ~= nil
-  self.headers = self.own == NONE and place.at_home and plain_headers(client, self.content_type)
-    or wire_headers(client, self.own, place.at_home, self.content_type)
+  local self = setmetatable({ body = text }, options.query and plan_of(client, method, path, options.query, content_type)
+    or known_plan(client, method, path, content_type))
+  if more or given and not text then change(self, client, options) end
   return self
 end
 
@@ -316,7 +328,7 @@ end
 
 --- `request:redirected(url)`: the same request to another address, with one redirect less to go.
 function methods:redirected(url)
-  local onward = setmetatable({}, methods)
+  local onward = setmetatable({}, getmetatable(self))
   for name, value in pairs(self) do onward[name] = value end
   onward.away = self.away or request.origin(url) ~= request.origin(self.url)
   onward.redirects = self.redirects - 1
