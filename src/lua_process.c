@@ -1,6 +1,7 @@
 /* lua_process.c -- worker.core.process: children for Lua.  Floor 5.
  *
  *	process.spawn(request) -> child       parks until exec has succeeded; raises kind "spawn"
+ *	process.env(base, ...) -> table       several in one; false takes a name out
  *	process.signals                       {TERM = 15, ...}
  *	child:pid()
  *	child:read(drain) -> stream, text     parks; nil at the end; text may be "" (ask again)
@@ -343,6 +344,47 @@ static const struct door_type box_type = {
 	.state = box_state,
 };
 
+/* --- environments --- */
+
+static lua_Integer env_size(lua_State *L, int index)
+{
+	lua_Integer count = 0;
+	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
+		count++;
+	return count;
+}
+
+static void env_add(lua_State *L, int from, int to)
+{
+	for (lua_pushnil(L); lua_next(L, from); lua_pop(L, 1)) {
+		lua_pushvalue(L, -2);
+		if (lua_toboolean(L, -2))
+			lua_pushvalue(L, -2);
+		else
+			lua_pushnil(L);
+		lua_rawset(L, to);
+	}
+}
+
+/* Each job has two of them: room for all there is is taken at once. */
+static int core_env(lua_State *L)
+{
+	int given = lua_gettop(L);
+	lua_Integer room = 0;
+	luaL_checkstack(L, 8, "too many environments");
+	for (int i = 1; i <= given; i++) {
+		if (lua_isnoneornil(L, i))
+			continue;
+		luaL_checktype(L, i, LUA_TTABLE);
+		room += env_size(L, i);
+	}
+	lua_createtable(L, 0, (int)room);
+	for (int i = 1; i <= given; i++)
+		if (lua_istable(L, i))
+			env_add(L, i, given + 1);
+	return 1;
+}
+
 /* --- the nursery --- */
 
 /* At the first child: a worker that runs none has no thread and adopts nobody. */
@@ -378,7 +420,7 @@ static void nursery_close(lua_State *L, void *ud)
 
 static const struct door_type nursery_type = {.name = "worker.nursery", .close = nursery_close};
 
-static const luaL_Reg functions[] = {{"spawn", core_spawn}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"spawn", core_spawn}, {"env", core_env}, {NULL, NULL}};
 
 static struct nursery *nursery_of(lua_State *L)
 {

@@ -48,13 +48,45 @@ static const char *take_field(lua_State *L, int index, const char *key)
 	return text;
 }
 
+/* --- the options --- */
+
+/* A mistake is told at the place of who called process.spawn. */
+static void refuse(lua_State *L, const char *format, const char *word)
+{
+	luaL_where(L, 2);
+	lua_pushfstring(L, format, word);
+	lua_concat(L, 2);
+	lua_error(L);
+}
+
+static bool is_option(const char *name)
+{
+	static const char *const names[] = {
+		"argv",	  "cwd",  "env",   "stdin",	   "merge",	     "rlimits",
+		"umask",  "user", "group", "nice",	   "oom_score_adj",  "pdeathsig",
+		"cgroup", "fds",  "plain", "output_limit", "new_privileges",
+	};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strcmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
+static void check_options(lua_State *L, int index)
+{
+	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
+		if (lua_type(L, -2) != LUA_TSTRING || !is_option(lua_tostring(L, -2)))
+			refuse(L, "process.spawn: there is no option '%s'",
+			       luaL_tolstring(L, -2, NULL));
+}
+
 static const char *const *read_argv(lua_State *L, int index)
 {
 	int type = lua_getfield(L, index, "argv");
-	if (type != LUA_TTABLE)
-		luaL_error(L, "field 'argv': expected a list of strings, got %s",
-			   luaL_typename(L, -1));
-	size_t n = (size_t)luaL_len(L, -1);
+	size_t n = type == LUA_TTABLE ? (size_t)luaL_len(L, -1) : 0;
+	if (n == 0)
+		refuse(L, "process.spawn: argv: expected a list such as %s",
+		       "{ \"sh\", \"-c\", \"exit 3\" }");
 	const char **vector = door_scratch(L, (n + 1) * sizeof *vector);
 	for (size_t i = 0; i < n; i++) {
 		lua_rawgeti(L, -2, (lua_Integer)i + 1);
@@ -211,6 +243,7 @@ static void read_files(lua_State *L, int index, struct spawn_request *request)
 void lua_spawn_request(lua_State *L, int index, const char *tag, struct spawn_request *request)
 {
 	*request = SPAWN_REQUEST;
+	check_options(L, index);
 	request->argv = read_argv(L, index);
 	request->envp = read_env(L, index, tag);
 	request->path = search_path(L, index);

@@ -20,7 +20,6 @@ local cgroup = {}
 
 local LIMITS = { "memory", "swap", "cpus", "pids" }
 local NOTHING = {}
-
 local MODES = { auto = true, v2 = true, v1 = true, none = true }
 
 -- What is open now: {place=, reason=, can=, notes=, keeper=}; nil before.
@@ -135,12 +134,13 @@ end
 -- where there are no control groups; second result: {memory = true, ...}, the limits that were
 -- asked for and that nobody keeps.
 function cgroup.create(name, limits)
-  cgroup.open()
-  if not next(limits or NOTHING) and state.place then return create(name), {} end
-  local asked, missing = {}, {}
-  for _, limit in ipairs(LIMITS) do
-    asked[limit] = limits and limits[limit]
+  if not state then cgroup.open() end
+  limits = limits or NOTHING
+  local missing = {}
+  if state.place and not (limits.memory or limits.swap or limits.cpus or limits.pids) then
+    return create(name), missing
   end
+  local asked = { memory = limits.memory, swap = limits.swap, cpus = limits.cpus, pids = limits.pids }
   if not state.place then
     for limit in pairs(asked) do missing[limit] = true end
     return nil, missing

@@ -19,28 +19,9 @@ local meta = { __index = methods, __name = "worker.process" }
 
 -- Options ----------------------------------------------------------------------------------------
 
-local OPTIONS = {
-  argv = true, cwd = true, env = true, stdin = true, merge = true, rlimits = true, umask = true,
-  user = true, group = true, nice = true, oom_score_adj = true, pdeathsig = true,
-  new_privileges = true, cgroup = true, output_limit = true, fds = true, plain = true,
-}
-
-local function check_options(options)
-  for name in pairs(options) do
-    if not OPTIONS[name] then
-      error(("process.spawn: there is no option '%s'"):format(tostring(name)), 3)
-    end
-  end
-  if type(options.argv) ~= "table" or type(options.argv[1]) ~= "string" then
-    error('process.spawn: argv: expected a list such as { "sh", "-c", "exit 3" }', 3)
-  end
-end
-
 -- Users and groups by number are text for the core, as their names are.
 local function with_names(options)
-  local user, group = options.user, options.group
-  if type(user) ~= "number" and type(group) ~= "number" then return options end
-  local copy = {}
+  local user, group, copy = options.user, options.group, {}
   for name, value in pairs(options) do copy[name] = value end
   copy.user, copy.group = user and tostring(user), group and tostring(group)
   return copy
@@ -56,10 +37,10 @@ end
 -- `new_privileges` (false: set-uid programs gain nothing), `cgroup` (a group; without one the
 -- environment gets one more entry, WORKER_JOB_TAG, by which the child's descendants are found).
 function process.spawn(options)
-  check_options(options)
-  local handle = core.spawn(with_names(options))
+  if type(options.user) == "number" or type(options.group) == "number" then options = with_names(options) end
+  local handle = core.spawn(options)
   return setmetatable({
-    handle = handle, cgroup = options.cgroup, pid = handle:pid(), leaked = false,
+    handle = handle, cgroup = options.cgroup, pid = handle:pid(), leaked = false, waited = false, closed = false,
   }, meta)
 end
 
@@ -110,12 +91,12 @@ end
 -- `drain` seconds (1) after the leader's exit when something else still holds them open: then
 -- `child.leaked` is true.
 function methods:output(drain)
-  local handle = self.handle
+  drain = drain or DRAIN
   return function()
     while true do
-      local stream, text = handle:read(drain or DRAIN)
+      local stream, text = self.handle:read(drain)
       if not stream then
-        self.leaked, self.dropped = handle:leaked(), handle:dropped()
+        self.leaked, self.dropped = self.handle:leaked(), self.handle:dropped()
         return nil
       end
       if text ~= "" then return stream, text end
@@ -128,7 +109,9 @@ end
 -- `user`, `system`, `wall` in seconds and `peak_memory` in bytes (never less than the worker's own
 -- peak: the kernel hands it down).  Output that nobody reads can keep a child from exiting.
 function methods:wait()
-  return self.handle:wait()
+  local result = self.handle:wait()
+  self.waited = true
+  return result
 end
 
 --- `child:write(text) -> boolean`: write to its stdin (`stdin = true`); waits while the child does
@@ -169,7 +152,7 @@ function methods:close()
   if self.closed then return end
   self.closed = true
   end_tree(self)
-  handle:wait()
+  if not self.waited then handle:wait() end
 end
 
 meta.__close = methods.close
@@ -188,20 +171,14 @@ end
 -- declared: leaving the block early ends the child in two stages instead of at once.  Call
 -- `ending:done()` when the child has ended by itself.
 function process.ending(child, options)
-  return setmetatable({ child = child, options = options }, ending_meta)
+  return setmetatable({ child = child, options = options, over = false }, ending_meta)
 end
 
 -- Words around it --------------------------------------------------------------------------------
 
 --- `process.env(base, overrides, ...) -> table`: one environment of several, any of them may be nil; what
 -- comes later wins, and a value of false takes a variable out.
-function process.env(...)
-  local env = {}
-  for i = 1, select("#", ...) do
-    for name, value in pairs((select(i, ...)) or {}) do env[name] = value or nil end
-  end
-  return env
-end
+process.env = core.env
 
 --- `process.check_env(env)`: nil, or what of these names and values no process can have.
 function process.check_env(env)

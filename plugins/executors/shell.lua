@@ -34,10 +34,8 @@ local function refuse_nul(text, what)
   if at then err.raise("spawn", ("%s has a NUL byte (byte %d): it cannot be run as it is"):format(what, at)) end
 end
 
--- The file of a script too long for an argument, to be closed (and so removed) after the job; nil for
--- others.
+-- The file of a script too long for an argument, to be closed (and so removed) after the job.
 local function long_script(job, ctx)
-  if job.argv or not job.script or #job.script <= ARGUMENT_MOST then return nil end
   local dir = not ctx.workdir and fs.temp_dir("/tmp/worker-script-")
   local path = fs.join(ctx.workdir or dir, ".worker-script")
   fs.write(path, job.script)
@@ -63,10 +61,7 @@ local function command_of(conf, job, long)
 end
 
 local function group_of(ctx)
-  local limits = ctx.limits
-  local group, missing = cgroup.create(nil, {
-    memory = limits.memory, swap = limits.swap, cpus = limits.cpus, pids = limits.pids,
-  })
+  local group, missing = cgroup.create(nil, ctx.limits)
   for name in pairs(missing) do
     if name ~= "memory" then
       ctx.note(("the limit '%s' is not kept: this machine has no control group for it"):format(name))
@@ -121,16 +116,14 @@ local function usage_of(exit, group)
 end
 
 local function result_of(exit, usage, oom)
-  local result = { exit_code = exit.exit_code, usage = usage }
-  if exit.signal then result.signal = process.signal_name(exit.signal) end
+  local state, reason = "success", nil
   if oom and exit.exit_code ~= 0 then
-    result.state, result.reason = "oom", "it needed more memory than it may have"
-  elseif exit.exit_code == 0 then
-    result.state = "success"
-  else
-    result.state, result.reason = "failed", process.exit_reason(exit)
+    state, reason = "oom", "it needed more memory than it may have"
+  elseif exit.exit_code ~= 0 then
+    state, reason = "failed", process.exit_reason(exit)
   end
-  return result
+  return { state = state, reason = reason, exit_code = exit.exit_code, usage = usage,
+    signal = exit.signal and process.signal_name(exit.signal) }
 end
 
 -- What this machine cannot do is said once, at start.
@@ -156,7 +149,6 @@ end
 
 -- What a policy has made of it.
 local function review(conf, job, ctx)
-  if not ctx.review then return end
   local plan = shell.plan(conf, job, ctx)
   ctx.review(plan, true)
   ctx.limits.cpus, ctx.limits.memory, ctx.limits.pids = plan.cpus, plan.memory, plan.pids
@@ -166,7 +158,7 @@ end
 -- From its birth to the end of all that came of it.
 local function live(conf, job, ctx, group, missing)
   if conf.user and ctx.workdir then fs.chown(ctx.workdir, person_of(conf).uid, -1) end
-  local long <close> = long_script(job, ctx)
+  local long <close> = not job.argv and #(job.script or "") > ARGUMENT_MOST and long_script(job, ctx) or nil
   local child <close> = process.spawn(request_of(conf, job, ctx, long, group, missing))
   local _ <close> = not group and cgroup.keep("session", child.pid) or nil
   local ending <close> = process.ending(child, { signal = conf.signal, grace = ctx.grace })
@@ -182,7 +174,7 @@ end
 
 -- What a group has used is all of it only when nothing is left there.
 function shell.run(conf, job, ctx)
-  review(conf, job, ctx)
+  if ctx.review then review(conf, job, ctx) end
   local group, missing = group_of(ctx)
   local _ <close> = group
   local exit = live(conf, job, ctx, group, missing)

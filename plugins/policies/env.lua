@@ -33,9 +33,12 @@ function env.run(conf, next)
   end
   for name, value in pairs(conf.set) do fixed[name] = value end
   for name, value in pairs(conf.secrets) do fixed[name] = secret.reveal(value) end
+  local tmpdir = fixed.TMPDIR
+  fixed.TMPDIR, fixed.WORKER_JOB_ID = "", "" -- room for those of each job
   return function(job, ctx)
     -- who the job is and where its home is, only its executor knows
-    ctx.env = process.env({ TMPDIR = ctx.workdir or "/tmp" }, fixed, { WORKER_JOB_ID = job.id })
+    ctx.env = process.env(fixed)
+    ctx.env.TMPDIR, ctx.env.WORKER_JOB_ID = tmpdir or ctx.workdir or "/tmp", job.id
     for _, value in pairs(conf.secrets) do ctx.secrets[#ctx.secrets + 1] = value end
     return next(job, ctx)
   end
