@@ -15,6 +15,7 @@
 -- what runs when the worker is asked to stop is completed, unless shutdown.timeout was given.
 local chain = require "worker.chain"
 local err = require "worker.error"
+local events = require "worker.events"
 local fallback = require "worker.fallback"
 local jobs = require "worker.job"
 local link = require "worker.link"
@@ -54,15 +55,17 @@ function agent.new(spec)
   local server = setmetatable({
     name = spec.name, plugin = spec.plugin, conf = spec.conf, slots = spec.slots or 1,
     policies = spec.policies or {}, events = spec.events,
+    wanted = spec.plugin.heard and events.everything or spec.events.wanted,
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
     state = "opening", jobs = {}, contexts = {}, settled = {}, reporting = {}, untold = 0,
-    owned = {}, running = 0, claiming = 0, accepting = 0, done = 0,
+    owned = {}, running = 0, claimers = {}, done = 0,
     changed = task.signal(), drain_signal = task.signal(),
   }, meta)
   local function emit(name, facts) return link.emit(server, name, facts) end
   server.trouble = outage.new("server", spec.name, emit)
   server.about = about(server, spec)
+  function server.wait_between(seconds) return server:pause(seconds) end
   server.places = task.semaphore(server.slots)
   server.executors = fallback.new(spec.executors or { spec.executor }, { strict = spec.strict, server = spec.name,
     emit = emit, again_most = spec.plugin.claims_always and ABLE_PAUSE or nil })
@@ -99,12 +102,12 @@ local function release(server, job)
   return ok
 end
 
--- One claim; the job, nil for nothing, or "end".
+-- One claim; the job, or nil for nothing.
 local function claim(server)
   local seen = server.self
   local began = sys.mono()
-  local ok, job = task.try(server.claim)
-  if link.wants(server, "server.polled") then
+  local ok, job = task.try(server.claim, { idle = seen.idle, pause = server.wait_between })
+  if server.wanted["server.polled"] then
     link.emit(server, "server.polled", { seconds = sys.mono() - began,
       result = not ok and "error" or job ~= nil and job ~= "end" and "job" or "empty" })
   end
@@ -113,7 +116,11 @@ local function claim(server)
     server:pause(EMPTY_PAUSE)
     return nil
   end
-  server.trouble:worked({ server = server.name }, "claim")
+  if server.trouble.since then server.trouble:worked({ server = server.name }, "claim") end
+  if job == "end" then
+    server:drain("the server has no more work")
+    return nil
+  end
   if job == nil and sys.mono() - began < EMPTY_PAUSE then server:pause(EMPTY_PAUSE) end
   return job
 end
@@ -136,22 +143,17 @@ local function accept(server, scope, job, place)
   end
   if server.draining and release(server, job) then return false end
   server.record:claimed(server, job)
-  link.emit_job(server, "job.claimed", job)
+  if server.wanted["job.claimed"] then link.emit(server, "job.claimed", { job = job }) end
   start_job(server, scope, job, place)
   return true
 end
 
-local function uncount(server, step, ok, result)
-  server[step] = server[step] - 1
-  server.changed:fire(1 << 20)
-  if not ok then error(result, 0) end
-  return result
-end
-
--- How many claimers are in a step, for who waits until none is.
-local function counted(server, step, fn, ...)
-  server[step] = server[step] + 1
-  return uncount(server, step, pcall(fn, server, ...))
+-- A claimer says what it is at: "claiming", "accepting" or nothing; a worker that stops waits for that.
+local function any_in(server, step)
+  for _, claimer in ipairs(server.claimers) do
+    if claimer.step == step then return true end
+  end
+  return false
 end
 
 -- A job that nobody here could run now is left to others, if there may be any.
@@ -163,26 +165,30 @@ local function wait_able(server)
 end
 
 -- With a place in hand: one claim and what becomes of it.
-local function claim_for(server, scope, place)
-  if not link.wait_ready(server) or not wait_able(server) then return false end
-  local job = counted(server, "claiming", claim)
-  if job == "end" then server:drain("the server has no more work") end
-  if job == nil or job == "end" then return false end
-  local taken = counted(server, "accepting", accept, scope, job, place)
+local function claim_for(server, scope, claimer, place)
+  if server.state ~= "ready" and not link.wait_ready(server) or not wait_able(server) then return false end
+  claimer.step = "claiming"
+  local job = claim(server)
+  claimer.step = job ~= nil and "accepting" or nil
+  if job == nil then return false end
+  local taken = accept(server, scope, job, place)
+  claimer.step = nil
   if not taken then server:pause(USELESS_PAUSE) end
   return taken
 end
 
-local function claim_loop(server, scope)
+local function claim_loop(server, scope, claimer)
   while not server.draining and server.state ~= "closed" do
     local place = server.places:take()
-    if not claim_for(server, scope, place) then place:release() end
+    if not claim_for(server, scope, claimer, place) then place:release() end
   end
 end
 
 -- A claimer is broken off in its claim or while it waits for a place: neither fails the server.
-local function claimer(server, scope)
-  local ok, why = pcall(claim_loop, server, scope)
+local function run_claimer(server, scope, claimer)
+  local ok, why = pcall(claim_loop, server, scope, claimer)
+  claimer.step = nil
+  server.changed:fire(1 << 20)
   if not ok and not (server.draining and err.is(why, "cancelled")) then error(why, 0) end
 end
 
@@ -228,12 +234,9 @@ local function build_chains(server)
     server.owned[#server.owned + 1] = handle
     return handle
   end
-  server.claim_chain = chain.build("claim", policies.claim or {}, function()
+  server.claim = chain.build("claim", policies.claim or {}, function()
     return server.plugin.claim(server.self)
   end, own)
-  function server.claim()
-    return server.claim_chain { idle = server.self.idle, pause = function(s) return server:pause(s) end }
-  end
   server.run = chain.build("run", policies.run or {}, function(job, ctx)
     return server.executors:run(job, ctx)
   end, own)
@@ -272,12 +275,12 @@ local function may_break(server)
 end
 
 -- Once the worker drains, claims under way get a grace; then they are broken off.
-local function end_claimers(server, claimers)
+local function end_claimers(server)
   task.within(CLAIM_GRACE, function()
-    while server.claiming > 0 and not may_break(server) do server.changed:wait(CLAIM_LOOK) end
+    while any_in(server, "claiming") and not may_break(server) do server.changed:wait(CLAIM_LOOK) end
   end)
-  while server.accepting > 0 do server.changed:wait() end -- what a claim brought is not dropped
-  for _, handle in ipairs(claimers) do handle:cancel("the worker stops") end
+  while any_in(server, "accepting") do server.changed:wait() end -- what a claim brought is not dropped
+  for _, claimer in ipairs(server.claimers) do claimer.task:cancel("the worker stops") end
 end
 
 local function close(server)
@@ -306,7 +309,6 @@ end
 function methods:serve()
   -- Not task.try: even a plugin that raises a cancel of its own ends no more than this server.
   local ok, why = pcall(task.scope, function(scope)
-    local claimers = {}
     build_chains(self)
     if not check_executor(self) then return end
     scope:spawn(function() link.open(self) end)
@@ -314,9 +316,13 @@ function methods:serve()
     if self.state == "ready" then replay(self, scope) end
     if self.plugin.pulse then scope:spawn(pulse_loop, self) end
     local many = math.min(self.slots, self.plugin.claims or 1)
-    for i = 1, many do claimers[i] = scope:spawn(claimer, self, scope) end
+    for i = 1, many do
+      local claimer = {}
+      claimer.task = scope:spawn(run_claimer, self, scope, claimer)
+      self.claimers[i] = claimer
+    end
     while not self.draining do self.drain_signal:wait() end
-    end_claimers(self, claimers)
+    end_claimers(self)
     wait_idle(self)
   end)
   close(self)

@@ -13,6 +13,7 @@
 --   ctx.own(handle)         something to close once the job is over and reported; gives it back
 --   ctx.server, ctx.id      the server's name, the job's id
 local fs = require "worker.fs"
+local link = require "worker.link"
 local log = require "worker.log"
 local sys = require "worker.core.sys"
 local text = require "worker.text"
@@ -25,16 +26,14 @@ local PRIVATE = 448 -- 0700
 
 -- Head and tail of the job's streams, for protocols that report output with the result: so many bytes
 -- of each, or of those that the protocol names.
-local function keeper(kept, output)
-  return function(stream, data)
-    if not kept[stream] then
-      local bytes = output == true and KEEP or output
-      if type(output) == "table" then bytes = output[stream] end
-      if not bytes then return end
-      kept[stream] = text.head_tail(bytes // 2, bytes - bytes // 2)
-    end
-    kept[stream]:add(data)
+local function keep(kept, output, stream, data)
+  if not kept[stream] then
+    local bytes = output == true and KEEP or output
+    if type(output) == "table" then bytes = output[stream] end
+    if not bytes then return end
+    kept[stream] = text.head_tail(bytes // 2, bytes - bytes // 2)
   end
+  kept[stream]:add(data)
 end
 
 -- The last line of the output, cheaply: the chunk is only looked at when somebody asks.
@@ -56,55 +55,105 @@ end
 
 -- The last one first; one that fails does not keep the others open.
 local function close(ctx)
+  if not ctx.owned then return end
   for i = #ctx.owned, 1, -1 do
     local ok, why = pcall(ctx.owned[i].close, ctx.owned[i])
     if not ok then log.warn("job.close_failed", ("job %s: %s"):format(ctx.id, tostring(why)), { job = ctx.id }) end
   end
 end
 
-local meta = { __close = close }
+-- What a context can do or has from its server, each made when somebody asks for it: most jobs need little of it.
+local made = {}
 
---- `context.new(server, job)`: the context of one job of one server; to be closed.
-function context.new(server, job)
-  local plugin = server.plugin
-  local ctx = {
-    server = server.name, id = job.id, workspace = server.workspace, secrets = {}, limits = {}, grace = server.grace or GRACE,
-    draining = server.drain_signal, is_draining = function() return server.draining end,
-    began = sys.mono(), kept = {}, owned = {},
-    joblog = plugin.log and require("worker.joblog").new { batch = plugin.batch, spool = spool_of(server) } or nil,
-    last_line = last_line,
-  }
-  for _, value in ipairs(job.secrets or {}) do ctx.secrets[#ctx.secrets + 1] = value end
-  local keep = plugin.output and keeper(ctx.kept, plugin.output)
-  function ctx.log(stream, data)
+function made.log(ctx, server)
+  local output, shipped = server.plugin.output, ctx.joblog
+  if output and not ctx.kept then ctx.kept = {} end
+  return function(stream, data)
     if type(data) ~= "string" then error("ctx.log: expected text, got a " .. type(data), 2) end
     if #data == 0 then return end
     ctx.last_text = data
     ctx.bytes = (ctx.bytes or 0) + #data
-    if keep and stream ~= "worker" then keep(stream, data) end
-    if server.watchers then server.events:emit("job.output", { job = job, ctx = ctx, stream = stream, text = data }) end
-    if ctx.joblog then ctx.joblog:write(stream, data) end
+    if output and stream ~= "worker" then keep(ctx.kept, output, stream, data) end
+    if server.watchers then
+      server.events:emit("job.output", { job = ctx.job, ctx = ctx, stream = stream, text = data })
+    end
+    if shipped then shipped:write(stream, data) end
   end
-  -- Before and after the run there is nothing to end; the run itself replaces this.
-  function ctx.cancel(reason)
+end
+
+function made.note(ctx)
+  return function(line) ctx.log("worker", line .. "\n") end
+end
+
+-- Before and after the run there is nothing to end.
+function made.cancel(ctx)
+  return function(reason)
     ctx.cancel_reason = ctx.cancel_reason or reason
+    if ctx.body then ctx.body:cancel(reason) end
   end
-  function ctx.note(line)
-    ctx.log("worker", line .. "\n")
-  end
-  function ctx.own(handle)
-    ctx.owned[#ctx.owned + 1] = handle
+end
+
+function made.own(ctx)
+  local owned = {}
+  ctx.owned = owned
+  return function(handle)
+    owned[#owned + 1] = handle
     return handle
   end
-  return setmetatable(ctx, meta)
+end
+
+function made.emit(ctx, server)
+  return function(name, facts)
+    facts.job, facts.ctx = ctx.job, ctx
+    return link.emit(server, name, facts)
+  end
+end
+
+function made.server(_, server) return server.name end
+function made.id(ctx) return ctx.job.id end
+function made.draining(_, server) return server.drain_signal end
+
+function made.is_draining(_, server)
+  return function() return server.draining end
+end
+
+function made.last_line() return last_line end
+
+local function meta_of(server)
+  return { __close = close, __index = function(ctx, key)
+    local make = made[key]
+    if not make then return nil end
+    local value = make(ctx, server)
+    ctx[key] = value
+    return value
+  end }
+end
+
+--- `context.new(server, job)`: the context of one job of one server; to be closed.  Its `body` is the task
+-- that runs the job, while it runs.
+function context.new(server, job)
+  local plugin, meta = server.plugin, server.context_meta
+  if not meta then
+    meta = meta_of(server)
+    server.context_meta = meta
+  end
+  local ctx = setmetatable({
+    job = job, workspace = server.workspace, secrets = {}, limits = {}, grace = server.grace or GRACE, began = sys.mono(),
+    cancel_reason = false, kept = false, owned = false, told = false,
+    joblog = plugin.log and require("worker.joblog").new { batch = plugin.batch, spool = spool_of(server) } or false,
+  }, meta)
+  if job.secrets then
+    for i, value in ipairs(job.secrets) do ctx.secrets[i] = value end
+  end
+  return ctx
 end
 
 --- `context.output(ctx)`: what was kept of each stream: { stdout=, stderr= } as text, or nil; and how many
 -- bytes of each were not, where there are any.
 function context.output(ctx)
-  local output, dropped
+  if not ctx.kept or next(ctx.kept) == nil then return nil end
+  local output, dropped = {}, nil
   for stream, kept in pairs(ctx.kept) do
-    output = output or {}
     output[stream] = kept:text()
     local bytes = kept:dropped()
     if bytes > 0 then

@@ -66,14 +66,13 @@ local function ask(self, member)
 end
 
 local function must_ask(member, age)
-  local now = sys.mono()
-  if member.usable then return now - member.asked > age end
-  return now >= (member.again or 0)
+  if member.usable then return age ~= nil and sys.mono() - member.asked > age end
+  return sys.mono() >= (member.again or 0)
 end
 
--- Many may want to know at once; one asks, and the others have the answer then.
+-- Many may want to know at once; one asks, and the others have the answer then.  Without an age, that it
+-- worked is good enough, whenever that was.
 local function is_usable(self, member, age)
-  age = age or math.huge
   if must_ask(member, age) then
     local place <close> = member.asking:take() -- luacheck: ignore place
     if must_ask(member, age) then ask(self, member) end
@@ -83,8 +82,8 @@ end
 
 --- `executors:able()`: whether a job that comes now could run at all.
 function methods:able()
-  for _, member in ipairs(self.members) do
-    if is_usable(self, member, FRESH) then return true end
+  for i = 1, #self.members do
+    if is_usable(self, self.members[i], FRESH) then return true end
   end
   return false
 end
@@ -211,8 +210,7 @@ local function try(self, member, job, ctx)
   error(result, 0)
 end
 
-local function why_not(self, name)
-  local member = self.by_name[name]
+local function why_not(self, member)
   if not member then return "it is not among the executors of this server" end
   return not is_usable(self, member) and tostring(member.why) or nil
 end
@@ -221,19 +219,21 @@ end
 -- { asked=, used=, reason=, weaker= } where that is not the one asked for: so it is known however the
 -- job ends.  Raises kind "unusable" when none could begin.
 function methods:run(job, ctx)
-  local skipped = {}
-  for _, name in ipairs(plan(self, job)) do
-    local why, result = why_not(self, name), nil
+  local names, skipped = plan(self, job), nil
+  for i = 1, #names do
+    local name, member, why, result = names[i], self.by_name[names[i]], nil, nil
+    if not (member and member.usable) then why = why_not(self, member) end
     if not why then
       ctx.executor = name
-      ctx.fallback = #skipped > 0 and tell(self, job, ctx, skipped, self.by_name[name]) or nil
-      result, why = try(self, self.by_name[name], job, ctx)
+      ctx.fallback = skipped and tell(self, job, ctx, skipped, member)
+      result, why = try(self, member, job, ctx)
     end
     if not why then return result end
+    skipped = skipped or {}
     skipped[#skipped + 1] = { name = name, why = why }
   end
   ctx.executor, ctx.fallback = nil, nil
-  if #skipped == 0 then err.raise("unusable", "the job's list of executors is empty: it has to name one, or not be there") end
+  if not skipped then err.raise("unusable", "the job's list of executors is empty: it has to name one, or not be there") end
   err.raise("unusable", (#skipped > 1 and "no executor can run the job: " or "the executor cannot run the job: ")
     .. reasons(skipped))
 end

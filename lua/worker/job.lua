@@ -10,7 +10,6 @@ job.STATES = {
 }
 
 local ID_MOST = 512
-local TEXTS = { "image", "cwd", "stdin" }
 
 local function is_list_of_strings(value)
   if type(value) ~= "table" or #value == 0 then return false end
@@ -44,16 +43,17 @@ end
 --- `job.check(value)`: nil when it is a job, else what is wrong with it.
 function job.check(value)
   if type(value) ~= "table" then return ("a job is a table, not a %s"):format(type(value)) end
-  if not job.has_id(value) then return "a job needs an id: a string of 1 to 512 bytes" end
+  local id = value.id
+  if type(id) ~= "string" or #id == 0 or #id > ID_MOST then return "a job needs an id: a string of 1 to 512 bytes" end
   if value.argv ~= nil and not is_list_of_strings(value.argv) then return "argv must be a list of strings" end
   if value.script ~= nil and type(value.script) ~= "string" then return "script must be a string" end
   if value.timeout ~= nil and not (type(value.timeout) == "number" and value.timeout >= 0) then
     return "timeout must be a number of seconds"
   end
   if value.retries ~= nil and math.type(value.retries) ~= "integer" then return "retries must be a whole number" end
-  for _, field in ipairs(TEXTS) do
-    if value[field] ~= nil and type(value[field]) ~= "string" then return field .. " must be a string" end
-  end
+  if value.image ~= nil and type(value.image) ~= "string" then return "image must be a string" end
+  if value.cwd ~= nil and type(value.cwd) ~= "string" then return "cwd must be a string" end
+  if value.stdin ~= nil and type(value.stdin) ~= "string" then return "stdin must be a string" end
   if value.executor ~= nil and type(value.executor) ~= "string" and not is_list_of_strings(value.executor) then
     return "executor must be a name or a list of names"
   end

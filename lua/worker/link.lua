@@ -14,7 +14,8 @@ local EXIT_UNAVAILABLE, EXIT_SOFTWARE, EXIT_AUTH, EXIT_CONFIG = 69, 70, 77, 78
 local RUNAWAY_MOST, RUNAWAY_WITHIN = 3, 600
 
 --- `link.emit(server, name, facts)`: an event of this server.  Its plugin hears of it first, and may say
--- that it has told it in the words of its own log: facts.told, which is returned.
+-- that it has told it in the words of its own log: facts.told, which is returned.  What happens to every
+-- job is only worth its facts where server.wanted[name].
 function link.emit(server, name, facts)
   facts.server = server.name
   if server.plugin.heard then
@@ -23,18 +24,6 @@ function link.emit(server, name, facts)
   end
   server.events:emit(name, facts)
   return facts.told
-end
-
---- `link.wants(server, name)`: whether anybody would hear of such an event.
-function link.wants(server, name)
-  return server.plugin.heard ~= nil or server.events:wants(name)
-end
-
---- `link.emit_job(server, name, job, ctx, result)`: an event of a job, if anybody wants to hear of it.
-function link.emit_job(server, name, job, ctx, result)
-  if link.wants(server, name) then
-    link.emit(server, name, { server = server.name, job = job, ctx = ctx, result = result })
-  end
 end
 
 --- `link.set_state(server, state)`: "opening", "ready" or "closed"; whoever waits for it wakes.

@@ -92,20 +92,16 @@ local function plain(value, depth)
   return copy
 end
 
--- Nearly all that is written is data and nothing else.
-local function text_of(value)
-  local ok, text = pcall(json.encode, value)
-  return ok and text or json.encode(plain(value, 0))
-end
-
 local LAZY = { lazy = true }
 
-local function write(self, key, kind, value, sync)
-  self.journal:put(key, kind, text_of(value), not (sync or self.sync) and LAZY or nil)
+local function write(self, server, job, kind, value, sync)
+  local ok, text = pcall(json.encode, value)
+  if not ok then text = json.encode(plain(value, 0)) end -- seldom: nearly all of them are data and nothing else
+  self.journal:put(key_of(server, job), kind, text, not (sync or self.sync) and LAZY or nil)
 end
 
-local function put(...)
-  local ok, why = pcall(write, ...)
+local function put(self, server, job, kind, value, sync)
+  local ok, why = pcall(write, self, server, job, kind, value, sync)
   if not ok then
     if err.is(why, "cancelled") then error(why, 0) end
     log.error("journal.failed", "the journal could not be written: " .. tostring(why))
@@ -116,36 +112,32 @@ local function results_only(server)
   return server.plugin and server.plugin.hands_out_again
 end
 
-local function outcome(server, job, result)
-  return { job = results_only(server) and job or nil, result = result }
-end
-
 --- `record:claimed(server, job)`, `record:started(...)`, `record:result(server, job, result)`: how far
 -- a job has come; each is written when the call returns.
 function methods:claimed(server, job)
   if results_only(server) then return end
-  put(self, key_of(server, job), "claim", { job = job })
+  put(self, server, job, "claim", { job = job })
 end
 
 function methods:started(server, job)
   if results_only(server) then return end
-  put(self, key_of(server, job), "start", {})
+  put(self, server, job, "start", {})
 end
 
-function methods:result(server, job, result)
-  put(self, key_of(server, job), "result", outcome(server, job, result))
+function methods:result(server, job, result, sync)
+  put(self, server, job, "result", { job = results_only(server) and job or nil, result = result }, sync)
 end
 
 --- `record:telling(server, job, now)`: for a protocol that may say it once only: its report is under way
 -- (true), or did surely not arrive (false).
 function methods:telling(server, job, now)
-  put(self, key_of(server, job), "telling", { now = now })
+  put(self, server, job, "telling", { now = now })
 end
 
 --- `record:settle(server, job, result)`: the report did not succeed at once: from now on the result
 -- has to survive a power cut, too.
 function methods:settle(server, job, result)
-  put(self, key_of(server, job), "result", outcome(server, job, result), true)
+  self:result(server, job, result, true)
 end
 
 --- `record:forget(server, job)`: the server has the result, or never will.

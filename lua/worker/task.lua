@@ -67,12 +67,15 @@ local function leave(scope, handle, ok, ...)
   return ...
 end
 
+local function in_scope(scope, fn, ...)
+  return leave(scope, core.self(), pcall(fn, ...))
+end
+
 --- `scope:spawn(fn, ...)`: run fn in a task of this scope.  When it fails, the whole scope ends with
 -- its error.
 function scope_methods:spawn(fn, ...)
   if self.closing then error("this scope is ending; nothing new starts in it", 2) end
-  local handle
-  handle = core.start(function(...) return leave(self, handle, pcall(fn, ...)) end, ...)
+  local handle = core.start(in_scope, self, fn, ...)
   self.tasks[handle] = true
   self.count = self.count + 1
   return handle

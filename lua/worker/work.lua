@@ -76,17 +76,20 @@ local function our_fault(ctx, reason)
   return { state = "error", reason = reason }
 end
 
+-- What the plugin does before a job runs; the result of one that therefore cannot.
+local function prepare(server, slot, job, ctx)
+  local ok, why = task.try(server.plugin[slot], server.self, job, ctx)
+  if ok then return nil end
+  link.report_bug(server, slot, why)
+  return our_fault(ctx, slot .. ": " .. tostring(why))
+end
+
 -- Bring what the job needs, tell the server that it begins, run it.
 local function prepare_and_run(server, job, ctx)
-  for _, slot in ipairs { "fetch", "start" } do
-    if server.plugin[slot] then
-      local ok, why = task.try(server.plugin[slot], server.self, job, ctx)
-      if not ok then
-        link.report_bug(server, slot, why)
-        return our_fault(ctx, slot .. ": " .. tostring(why))
-      end
-    end
-  end
+  local plugin = server.plugin
+  local failed = plugin.fetch and prepare(server, "fetch", job, ctx)
+  failed = failed or plugin.start and prepare(server, "start", job, ctx)
+  if failed then return failed end
   server.record:started(server, job)
   return server.run(job, ctx)
 end
@@ -113,7 +116,7 @@ end
 
 -- What the server wants to have of what the job made; a plugin may change the result by it.
 local function collect(server, job, ctx, result)
-  if not server.plugin.collect or result.state == "lost" then return result end
+  if result.state == "lost" then return result end
   local ok, changed = task.try(server.plugin.collect, server.self, job, ctx, result)
   if ok then return changed and jobs.check_result(changed) or result end
   link.report_bug(server, "collect", changed)
@@ -137,21 +140,16 @@ end
 
 -- From here on the calling task can be cancelled as the job.
 local function run_and_collect(server, job, ctx)
-  local body = task.self()
-  function ctx.cancel(reason)
-    ctx.cancel_reason = ctx.cancel_reason or reason
-    if not ctx.over then body:cancel(reason) end
-  end
+  ctx.body = task.self()
   if ctx.cancel_reason then ctx.cancel(ctx.cancel_reason) end
   local result = verdict(server, job, ctx)
-  ctx.over = true
+  ctx.body = nil
   task.forgive() -- a cancel that came too late for the run must not hit the report
-  return collect(server, job, ctx, result)
+  return server.plugin.collect and collect(server, job, ctx, result) or result
 end
 
--- The run, with its lease and its log beside it where the protocol has them.
+-- The run, with its lease and its log beside it, for protocols that have one of them.
 local function run_in_scope(server, job, ctx)
-  if not server.plugin.beat and not ctx.joblog then return run_and_collect(server, job, ctx) end
   return task.scope(function(scope)
     if server.plugin.beat then scope:spawn(keep_lease, server, job, ctx) end
     local shipper = ctx.joblog and scope:spawn(ship_log, server, job, ctx)
@@ -240,7 +238,7 @@ end
 function work.conclude(server, job, result)
   if not work.finish(server, job, result) then return end
   server.record:forget(server, job)
-  link.emit_job(server, "job.reported", job, nil, result)
+  if server.wanted["job.reported"] then link.emit(server, "job.reported", { job = job, result = result }) end
 end
 
 local function tell(server, job, result)
@@ -251,7 +249,7 @@ end
 
 -- More digits would be written down, and mean nothing.
 local function to_microseconds(seconds)
-  return math.floor(seconds * 1e6) / 1e6
+  return seconds * 1e6 // 1 / 1e6
 end
 
 local function complete(server, job, ctx, result)
@@ -260,7 +258,9 @@ local function complete(server, job, ctx, result)
   result.duration = to_microseconds(sys.mono() - ctx.began)
   result.finished = to_microseconds(sys.wall())
   server.done = server.done + 1
-  link.emit_job(server, "job.finished", job, ctx, result)
+  if server.wanted["job.finished"] then
+    link.emit(server, "job.finished", { server = server.name, job = job, ctx = ctx, result = result })
+  end
   if result.state == "lost" then
     server.record:forget(server, job)
     return
@@ -273,12 +273,11 @@ local function run(server, job)
   local ctx <close> = context.new(server, job)
   server.contexts[job.id] = ctx
   if server.cancelling then ctx.cancel(server.cancelling) end
-  function ctx.emit(name, facts)
-    facts.job, facts.ctx = job, ctx
-    return link.emit(server, name, facts)
+  if server.wanted["job.started"] then
+    link.emit(server, "job.started", { server = server.name, job = job, ctx = ctx })
   end
-  link.emit_job(server, "job.started", job, ctx)
-  complete(server, job, ctx, run_in_scope(server, job, ctx))
+  local runs = (server.plugin.beat or ctx.joblog) and run_in_scope or run_and_collect
+  complete(server, job, ctx, runs(server, job, ctx))
 end
 
 local guarded_run = guard.wrap(run)
@@ -290,7 +289,7 @@ local function own_bug(server, job, why)
   local ctx = server.contexts[job.id]
   if ctx and ctx.told then return end
   local result = { state = "error", reason = "a bug in the worker: " .. tostring(why) }
-  if ctx then link.emit_job(server, "job.finished", job, ctx, result) end
+  if ctx then link.emit(server, "job.finished", { job = job, ctx = ctx, result = result }) end
   tell(server, job, result)
 end
 

@@ -216,25 +216,22 @@ local function plan_of(client, method, path, query, content_type)
   return plan
 end
 
-local function sub_table(from, key)
-  local found = from[key]
-  if not found then
-    found = {}
-    from[key] = found
-  end
-  return found
-end
-
 -- Addresses that are asked for again and again are planned once.  There may be ids in them, so the old
 -- ones are forgotten now and then.
 local function known_plan(client, method, path, content_type)
-  local plans = sub_table(sub_table(client.known, method), content_type or "")
-  local plan = plans[path]
-  if plan then return plan end
-  plan = plan_of(client, method, path, nil, content_type)
-  if client.known_count >= KNOWN_MOST then client.known, client.known_count = {}, 0 end
-  plans[path] = plan
-  client.known_count = client.known_count + 1
+  local of_path = client.known[path]
+  if not of_path then
+    if client.known_count >= KNOWN_MOST then client.known, client.known_count = {}, 0 end
+    of_path = {}
+    client.known[path] = of_path
+    client.known_count = client.known_count + 1
+  end
+  for i = 1, #of_path do
+    local plan = of_path[i]
+    if plan.method == method and plan.content_type == content_type then return plan end
+  end
+  local plan = plan_of(client, method, path, nil, content_type)
+  of_path[#of_path + 1] = plan
   return plan
 end
 
