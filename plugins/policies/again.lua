@@ -17,6 +17,7 @@ end
 
 function again.run(conf, next)
   return function(job, ctx)
+    if not job.retries then return next(job, ctx) end
     local left = math.min(math.tointeger(job.retries) or 0, conf.most)
     local result = next(job, ctx)
     local pause, most = conf.pause, left

@@ -30,14 +30,18 @@ local function number_of(name, value)
     type(value) == "string" and ('"%s"'):format(value) or "a " .. type(value)))
 end
 
+local function lower(into, allowed, asked)
+  for name, value in pairs(asked) do
+    if limits.config[name] then into[name] = least(allowed[name], number_of(name, value)) end
+  end
+end
+
 function limits.run(conf, next)
   local allowed = {}
   for name in pairs(limits.config) do allowed[name] = conf[name] end
   return function(job, ctx)
     for name, most in pairs(allowed) do ctx.limits[name] = most end
-    for name, asked in pairs(job.limits or {}) do
-      if limits.config[name] then ctx.limits[name] = least(allowed[name], number_of(name, asked)) end
-    end
+    if job.limits then lower(ctx.limits, allowed, job.limits) end
     return next(job, ctx)
   end
 end

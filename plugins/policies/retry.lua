@@ -15,15 +15,17 @@ policy.config = {
 
 function policy.finish(conf, next)
   return function(job, result)
+    local ok, why = task.try(next, job, result)
+    if ok then return why end
+    if retry.classify(why) == "retry" then
+      log.warn("job.report_late", ("job %s: the server did not take the result: %s; trying again")
+        :format(job.id, tostring(why)), { job = job.id })
+    end
+    -- Nearly every report arrives at once: only what has failed gets a plan.
     for attempt in retry.attempts { first = conf.first, most = conf.most, for_ = conf["for"] } do
-      local ok, why = task.try(next, job, result)
+      if retry.classify(why) ~= "retry" or not attempt:wait(why.retry_after) then error(why, 0) end
+      ok, why = task.try(next, job, result)
       if ok then return why end
-      if retry.classify(why) ~= "retry" then error(why, 0) end
-      if attempt.number == 1 then
-        log.warn("job.report_late", ("job %s: the server did not take the result: %s; trying again")
-          :format(job.id, tostring(why)), { job = job.id })
-      end
-      if not attempt:wait(why.retry_after) then error(why, 0) end
     end
   end
 end

@@ -72,11 +72,14 @@ local function post(self, path, body, timeout)
   return self.api:post(path, { json = body, timeout = timeout })
 end
 
+local REGISTERED = { worker_id = "string" }
+local HANDED_OUT = { fragment_id = "string", chain_id = "string", attempt = "number" }
+
 -- The answer as a table whose fields are what they should be; everything else is a wire error.
 local function read(reply, fields)
-  local value = reply.json
+  local value = type(reply.json) == "table" and reply.json or {}
   for name, kind in pairs(fields) do
-    if type(value) ~= "table" or type(value[name]) ~= kind or value[name] == "" then
+    if type(value[name]) ~= kind or value[name] == "" then
       err.wire(("%s: expected the field %s, a %s"):format(reply.request.label, name, kind), reply.body)
     end
   end
@@ -113,23 +116,28 @@ end
 local function register(self)
   local sent = time.mono()
   local reply = post(self, "/workers/register", { tenant_id = self.conf.tenant, machine_group = self.group or json.null })
-  local member = { id = read(reply, { worker_id = "string" }).worker_id, heard = sent }
+  local member = { id = read(reply, REGISTERED).worker_id, heard = sent }
   self.members[member.id] = member
   log.info("vulcan.registered", "registered as worker " .. member.id, { worker_id = member.id })
   write_ids(self)
   return member
 end
 
--- A member that is alive and has nothing to do.  One caller at a time, so that two who find out that
--- there is none do not both register.
-local function take(self)
-  local _ <close> = self.turn:take()
+local function take_free(self)
   while #self.free > 0 do
     local member = table.remove(self.free)
     if is_alive(self, member) then return member end
     drop(self, member)
   end
-  return register(self)
+end
+
+-- A member that is alive and has nothing to do.  One caller at a time registers, so that two who find out
+-- that there is none do not both do it.
+local function take(self)
+  local member = take_free(self)
+  if member then return member end
+  local _ <close> = self.turn:take()
+  return take_free(self) or register(self)
 end
 
 local function give_back(self, member)
@@ -163,7 +171,7 @@ end
 local function request_work(self, member)
   local reply = post(self, "/work/request", { worker_id = member.id })
   if reply.status == 204 or reply.body == "" or reply.json == nil then return nil end
-  local work = read(reply, { fragment_id = "string", chain_id = "string", attempt = "number" })
+  local work = read(reply, HANDED_OUT)
   return {
     id = work.fragment_id, script = work.run_script, timeout = self.conf.script_timeout,
     chain_id = work.chain_id, attempt = work.attempt, member = member.id,
@@ -263,17 +271,18 @@ local function is_too_much(status, body)
   return (status == 400 or status == 413 or status == 422) and #tostring(body.error_message) > 2 * SHORT
 end
 
+-- Whether the server has it, and why not.
 local function report(self, body)
   local ok, why = pcall(post, self, "/work/result", body)
-  if ok then return end
+  if ok then return true end
   local status = err.is(why, "http") and why.status
   if is_too_much(status, body) then
     body.error_message = "... " .. text.cut(body.error_message, SHORT, "tail")
     return report(self, body)
   elseif status == 500 and why.body:find("Record not found", 1, true) then
-    err.raise("refused", "the server no longer knows the fragment: " .. why.message)
+    why = err.new("refused", "the server no longer knows the fragment: " .. why.message)
   end
-  error(why, 0)
+  return false, why
 end
 
 -- Reported under the member that ran it, even one of before a restart: the server then forgets that it
@@ -281,17 +290,17 @@ end
 -- that runs nothing.
 function vulcan.finish(self, job, result)
   local code, message = verdict(job, result)
-  local body = {
-    fragment_id = job.id, success = code == 0, exit_code = code, error_message = clean(message),
-  }
   local holder = self.holds[job.id]
-  body.worker_id = holder and holder.id or job.member
-  local ok, why = pcall(report, self, body)
-  if is_unknown(why) then
+  local body = {
+    fragment_id = job.id, worker_id = holder and holder.id or job.member, success = code == 0, exit_code = code,
+    error_message = clean(message),
+  }
+  local ok, why = report(self, body)
+  if not ok and is_unknown(why) then
     if holder then drop(self, holder) end
     holder = take(self)
     self.holds[job.id], body.worker_id = holder, holder.id
-    ok, why = pcall(report, self, body)
+    ok, why = report(self, body)
   end
   if not ok and retry.classify(why) == "retry" then error(why, 0) end
   self.holds[job.id] = nil
