@@ -1,8 +1,8 @@
 /* dial.h -- connecting to somebody: TCP, TLS, through a proxy, or a Unix socket.  Floor 3.
  *
  * Unix sockets and plain TCP are ours.  TLS and proxies go through libcurl (CURLOPT_CONNECT_ONLY):
- *a connection through a proxy is taken out of its hands once it stands; a TLS connection stays with
- * it, as the wire of the sock (worker/sock.h).
+ * a connection through a proxy is taken out of its hands once it stands; a TLS connection stays,
+ * as the wire of the sock (worker/sock.h).
  *
  *	dial = dial_start(loop, &options, connected, arg, &err);
  *	...
