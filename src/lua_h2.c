@@ -1,11 +1,15 @@
 /* lua_h2.c -- the door to HTTP/2: worker.core.h2.  Floor 5.
  *
  *	h2.open(conn, {server=, max_header=, window=, max_streams=}) -> connection
- *	connection:request(headers [, body, ends, seconds, lead]) -> stream    waits for nothing;
- *the lead are a few bytes in front of the body connection:accept() -> stream or nil     waits: the
- *next stream of the peer; nil at the end connection:wait() -> error               waits until the
- *connection is over; why it is connection:goaway([code, text])  connection:state() -> table
- *connection:close()
+ *	connection:request(headers [, body, ends, seconds, lead]) -> stream
+ *	                        waits for nothing; the lead are a few bytes before the body
+ *	connection:accept() -> stream or nil
+ *	                        waits for the next stream of the peer; nil at the end
+ *	connection:wait() -> error
+ *	                        waits until the connection is over; why it is
+ *	connection:goaway([code, text])
+ *	connection:state() -> table
+ *	connection:close()
  *
  * Headers are given as a list {name, value, ...} and come as a table by name; what comes twice is
  * joined with commas.

@@ -5,9 +5,11 @@
  *	stream:trailers() -> headers             after that end
  *	stream:respond(headers [, ends])
  *	stream:all(most) -> headers, bytes, trailers    waits for the end; nothing when it is more
- *	stream:write(bytes [, ends, lead]) -> whether it was taken    waits until earlier bytes are
- *gone stream:finish(trailers) stream:sent()                            waits until all of it is on
- *its way stream:over() -> whether it went well    waits until nothing more comes or goes
+ *	stream:write(bytes [, ends, lead]) -> whether it was taken
+ *	                                         waits until earlier bytes are gone
+ *	stream:finish(trailers)
+ *	stream:sent()                            waits until all of it is on its way
+ *	stream:over() -> whether it went well    waits until nothing more comes or goes
  *	stream:limit(seconds)  stream:reset(code)  stream:close()
  *
  * One task reads, one writes and one waits for the end at a time.  A body is sent from the Lua

@@ -5,8 +5,8 @@
  *	json.scan(text, at, {depth=, no_nul=}) -> from, to | nil | nil, message, cut
  *	json.last_object_line(text, {depth=, no_nul=}) -> line | nil
  *	json.raw(text, {...}), json.number(text): written as they are by the encoder
- *	json.array(table), json.object(table), json.is_array(value), json.is_special(value),
- *json.null
+ *	json.array(table), json.object(table), json.null
+ *	json.is_array(value), json.is_special(value)
  *
  * The decoder makes one pass and builds tables as it goes.  What belongs into a table waits on the
  * Lua stack, a batch at a time, so that the table is made with its final size in nearly all cases;

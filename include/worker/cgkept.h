@@ -1,10 +1,9 @@
-/* cgkept.h -- a control group that serves one job after the other.  Floor 3, for src/cgroup.c
- *alone.
+/* cgkept.h -- a control group that serves one job after the other.  Floor 3.  For cgroup.c alone.
  *
  * Its files stay open, and what it has measured is told as what one job has used: the rest was used
  * before.  What had been used when nobody was in it any more is all that this job will have used,
- *and at the same time what was used before the next one, for which it is not read again.  (Only the
- *last steps of a process that has ended already, microseconds, count for that.)
+ * and at the same time what was used before the next one, for which it is not read again.  (Only
+ * the last steps of a process that has ended already, microseconds, count for that.)
  *
  *	cgkept_open(&kept, dir);
  *	... cgkept_enter(&kept);		for each child

@@ -12,7 +12,7 @@
  *
  * Every child is owned in the sense of worker/orphans.h from before it can have exited until it is
  * reaped.  A child is the leader of its own session and process group.  Once it has exited it stays
- *a zombie until spawn_release: so its pid, which is also the number of its session and group,
+ * a zombie until spawn_release: so its pid, which is also the number of its session and group,
  * belongs to nobody else while something in that group may still have to be killed.
  *
  * Limit of what can be measured: the kernel carries the peak memory of the process that cloned

@@ -47,9 +47,8 @@ struct stream_reader {
 	uint64_t dropped;
 };
 
-/* stream_pipe(fds, err): a pipe that we write to, at ${fds}[1], which does not block; the other
- * end,
- * ${fds}[0], does.  Both are close-on-exec. */
+/* stream_pipe(fds, err): a pipe that we write to, at ${fds}[1], which does not block; the end to
+ * read from, ${fds}[0], does.  Both are close-on-exec. */
 int stream_pipe(int fds[2], struct err *err);
 
 /* stream_memory(data, n, err): a sealed file in memory with these bytes, read from the start: the

@@ -3,7 +3,7 @@
  * inotify, where it works.  What comes is only a hint that it is worth looking: hints are coalesced
  * and do not say what has happened.  Where inotify is not to be had (limits of the system) or does
  * not see what others do (network file systems), watch_polled tells the caller to look now and
- *then.
+ * then.
  *
  *	watch_open(watch, path, false, err);
  *	watch_start(watch, loop, ready, arg, err);	ready(arg, why) once
