@@ -1,5 +1,5 @@
 /* lane.h -- a call that blocks, from a door: in the helper thread, while the task is parked.
- *Floor 4.
+ * Floor 4.
  *
  * All doors share one thread per host; it lives while there is something to do.  Its jobs go in
  * steps and take turns.  A door does three things, and may raise only before the second:
