@@ -15,8 +15,7 @@
 #include <unistd.h>
 
 #include "worker/clock.h"
-#include "worker/http_check.h"
-#include "worker/http_place.h"
+#include "worker/http_plan.h"
 #include "worker/http_transfer.h"
 #include "worker/list.h"
 
@@ -171,13 +170,13 @@ static void http_cut(struct http_member *member)
 	http_over(transfer);
 }
 
-static struct http_transfer *http_new(const struct http_way *way,
+static struct http_transfer *http_new(const struct http_plan *plan,
 				      const struct http_request *request)
 {
-	struct http_transfer *transfer = calloc(1, way->size);
+	struct http_transfer *transfer = calloc(1, plan->way->size);
 	if (transfer == NULL)
 		return NULL;
-	transfer->way = way;
+	transfer->way = plan->way;
 	transfer->member.cut = http_cut;
 	transfer->changed = request->changed;
 	transfer->arg = request->arg;
@@ -191,25 +190,26 @@ static struct http_transfer *http_new(const struct http_way *way,
 	transfer->save_fd = -1;
 	transfer->announced = -1;
 	transfer->started = transfer->dialled = transfer->progress = clock_mono();
-	transfer->head = strcmp(request->method, "HEAD") == 0;
-	transfer->repeatable = http_check_repeatable(request->method);
+	transfer->head = plan->head;
+	transfer->repeatable = plan->repeatable;
 	buf_init(&transfer->reply.head, request->max_head);
 	buf_init(&transfer->reply.body, request->stream ? HTTP_STREAMED : request->max_body);
-	http_check_label(transfer->label, sizeof transfer->label, request->method, request->url);
+	memcpy(transfer->label, plan->label, sizeof transfer->label);
 	return transfer;
 }
 
 /* The timer is there before the first byte can be gone.  A transfer that could not begin is not
  * told about: its way gives back what it has, and that is all. */
-static int http_begin(struct http_transfer *transfer, struct http_client *client,
+static int http_begin(struct http_transfer *transfer, const struct http_plan *plan,
 		      const struct http_request *request, enum http_reason *reason, struct err *err)
 {
+	struct http_client *client = plan->client;
 	transfer->client = client;
 	if (http_watch_time(transfer) == -1) {
 		transfer->client = NULL;
 		return err_set(err, ENOMEM, "out of memory for a request");
 	}
-	if (transfer->way->begin(transfer, request, reason, err) == -1) {
+	if (transfer->way->begin(transfer, plan, request, reason, err) == -1) {
 		transfer->way->stop(transfer);
 		loop_timer_stop(client->loop, &transfer->timer);
 		transfer->client = NULL;
@@ -219,24 +219,31 @@ static int http_begin(struct http_transfer *transfer, struct http_client *client
 	return 0;
 }
 
-struct http_transfer *http_start(struct http_client *client, const struct http_request *request,
-				 enum http_reason *reason, struct err *err)
+struct http_transfer *http_transfer_start(const struct http_plan *plan,
+					  const struct http_request *request,
+					  enum http_reason *reason, struct err *err)
 {
-	*reason = HTTP_URL;
-	if (http_check_request(request, err) == -1)
-		return NULL;
-	const struct http_way *way =
-		http_place_plain(client, request->url) ? &http_plain : &http_curl;
 	*reason = HTTP_MEMORY;
-	struct http_transfer *transfer = http_new(way, request);
+	struct http_transfer *transfer = http_new(plan, request);
 	if (transfer == NULL) {
 		err_set(err, ENOMEM, "out of memory for a request");
 		return NULL;
 	}
-	if (http_begin(transfer, client, request, reason, err) == 0)
+	if (http_begin(transfer, plan, request, reason, err) == 0)
 		return transfer;
 	http_free(transfer);
 	return NULL;
+}
+
+struct http_transfer *http_start(struct http_client *client, const struct http_request *request,
+				 enum http_reason *reason, struct err *err)
+{
+	struct http_plan plan;
+	if (http_plan_lay(&plan, client, request, reason, err) == -1)
+		return NULL;
+	struct http_transfer *transfer = http_transfer_start(&plan, request, reason, err);
+	http_plan_clear(&plan);
+	return transfer;
 }
 
 /* --- under way --- */

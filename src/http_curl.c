@@ -292,9 +292,10 @@ static void curl_set_callbacks(struct curl_transfer *own)
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &own->transfer);
 }
 
-static int curl_begin(struct http_transfer *transfer, const struct http_request *request,
-		      enum http_reason *reason, struct err *err)
+static int curl_begin(struct http_transfer *transfer, const struct http_plan *plan,
+		      const struct http_request *request, enum http_reason *reason, struct err *err)
 {
+	(void)plan;
 	struct curl_transfer *own = (struct curl_transfer *)transfer;
 	struct http_client *client = transfer->client;
 	own->job = (struct multi_job){.done = curl_done, .arg = own};

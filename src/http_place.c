@@ -55,12 +55,11 @@ bool http_place_read(const char *url, struct http_place *place)
 	return true;
 }
 
-bool http_place_plain(const struct http_client *client, const char *url)
+bool http_place_plain(const struct http_client *client, const char *url, struct http_place *place)
 {
-	struct http_place place;
 	const struct http_config *config = &client->config;
-	if (config->low_speed_bytes > 0 || !http_place_read(url, &place))
+	if (config->low_speed_bytes > 0 || !http_place_read(url, place))
 		return false;
 	return config->unix_path != NULL || config->proxy_http == NULL ||
-	       dial_is_loopback(place.host);
+	       dial_is_loopback(place->host);
 }

@@ -25,6 +25,7 @@
 #define PLAIN_JOINED	 ((size_t)16 * 1024)  /* a body up to this goes out with the head */
 #define PLAIN_PIECE	 ((size_t)64 * 1024)  /* of one that is read or fed at once */
 #define PLAIN_SLICE	 ((size_t)256 * 1024) /* of one in memory: that it went is progress */
+#define PLAIN_FRAMING	 64
 #define PLAIN_CHUNK_ROOM 20		      /* "ffffffffffffffff\r\n" */
 #define PLAIN_NEVER	 (365 * 24 * 3600 * CLOCK_SECOND)
 
@@ -56,32 +57,10 @@ static int plain_add(struct buf *out, const char *name, size_t name_size, const 
 	return 0;
 }
 
-static int plain_framing(struct plain *plain, const struct http_request *request)
+static int plain_first_lines(struct buf *out, const struct http_client *client,
+			     const struct http_request *request, const struct http_place *place)
 {
-	int64_t length = -1;
-	switch (request->upload) {
-	case HTTP_NO_BODY:
-		if (!http_check_has_body(request->method))
-			return 0;
-		length = 0;
-		break;
-	case HTTP_BYTES:
-		length = (int64_t)request->body_size;
-		break;
-	default:
-		length = request->body_length;
-		plain->chunked_out = length < 0;
-	}
-	if (plain->chunked_out)
-		return buf_printf(&plain->out, "Transfer-Encoding: chunked\r\n");
-	return buf_printf(&plain->out, "Content-Length: %lld\r\n", (long long)length);
-}
-
-static int plain_first_lines(struct plain *plain, const struct http_request *request,
-			     const struct http_place *place)
-{
-	struct buf *out = &plain->out;
-	const char *agent = plain->transfer.client->config.user_agent;
+	const char *agent = client->config.user_agent;
 	if (buf_printf(out, "%s %s%.*s HTTP/1.1\r\n", request->method,
 		       place->target[0] == '/' ? "" : "/", (int)place->target_size,
 		       place->target) == -1)
@@ -95,11 +74,14 @@ static int plain_first_lines(struct plain *plain, const struct http_request *req
 	return plain_has(request, "Accept") ? 0 : plain_add(out, "Accept", 6, "*/*", 3);
 }
 
-static int plain_write_head(struct plain *plain, const struct http_request *request,
-			    const struct http_place *place)
+/* The head as far as it is the same for every body. */
+static int plain_lay(struct http_plan *plan)
 {
-	struct buf *out = &plain->out;
-	if (plain_first_lines(plain, request, place) == -1)
+	const struct http_request *request = &plan->request;
+	const struct http_place *place = &plan->place;
+	struct buf *out = &plan->lines;
+	buf_init(out, SIZE_MAX / 2); /* all of it is the caller's, and in memory */
+	if (plain_first_lines(out, plan->client, request, place) == -1)
 		return -1;
 	for (size_t i = 0; i < request->header_count; i++) {
 		const struct http_header *header = &request->headers[i];
@@ -107,11 +89,51 @@ static int plain_write_head(struct plain *plain, const struct http_request *requ
 			      header->value_size) == -1)
 			return -1;
 	}
-	if (plain_framing(plain, request) == -1 || buf_append(out, "\r\n", 2) == -1)
+	return 0;
+}
+
+/* How long the body will be; -1: it says so itself, chunk by chunk. */
+static int64_t plain_length(const struct http_request *request)
+{
+	if (request->upload == HTTP_NO_BODY)
+		return 0;
+	return request->upload == HTTP_BYTES ? (int64_t)request->body_size : request->body_length;
+}
+
+static bool plain_says_length(const struct http_request *request)
+{
+	return request->upload != HTTP_NO_BODY || http_check_has_body(request->method);
+}
+
+/* The end of the head, in ${line}; its size. */
+static size_t plain_framing(const struct http_request *request, char line[PLAIN_FRAMING])
+{
+	int64_t length = plain_length(request);
+	if (!plain_says_length(request))
+		return (size_t)snprintf(line, PLAIN_FRAMING, "\r\n");
+	if (length < 0)
+		return (size_t)snprintf(line, PLAIN_FRAMING, "Transfer-Encoding: chunked\r\n\r\n");
+	return (size_t)snprintf(line, PLAIN_FRAMING, "Content-Length: %lld\r\n\r\n",
+				(long long)length);
+}
+
+static int plain_write(struct plain *plain, const struct http_plan *plan,
+		       const struct http_request *request)
+{
+	char framing[PLAIN_FRAMING];
+	size_t lines = buf_size(&plan->lines), end = plain_framing(request, framing);
+	bool joined = request->upload == HTTP_BYTES && request->body_size <= PLAIN_JOINED;
+	size_t body = joined ? request->body_size : 0;
+	char *to = buf_reserve(&plain->out, lines + end + body);
+	if (to == NULL)
 		return -1;
-	if (request->upload == HTTP_BYTES && request->body_size <= PLAIN_JOINED)
-		return buf_append(out, request->body, request->body_size);
-	if (request->upload == HTTP_BYTES) {
+	to = mempcpy(to, buf_head(&plan->lines), lines);
+	to = mempcpy(to, framing, end);
+	if (body > 0)
+		memcpy(to, request->body, body);
+	buf_commit(&plain->out, lines + end + body);
+	plain->chunked_out = plain_says_length(request) && plain_length(request) < 0;
+	if (request->upload == HTTP_BYTES && !joined) {
 		plain->body = request->body;
 		plain->body_size = request->body_size;
 	}
@@ -419,19 +441,18 @@ void http_plain_lost(struct plain *plain, int code)
 
 /* --- the way --- */
 
-static int plain_begin(struct http_transfer *transfer, const struct http_request *request,
-		       enum http_reason *reason, struct err *err)
+static int plain_begin(struct http_transfer *transfer, const struct http_plan *plan,
+		       const struct http_request *request, enum http_reason *reason,
+		       struct err *err)
 {
 	struct plain *plain = (struct plain *)transfer;
-	struct http_place place;
 	*reason = HTTP_MEMORY;
 	buf_init(&plain->out, SIZE_MAX / 2); /* all of it is the caller's, and in memory */
 	buf_init(&plain->piece, PLAIN_CHUNK_ROOM + PLAIN_PIECE + 2);
-	if (!http_place_read(request->url, &place) ||
-	    plain_write_head(plain, request, &place) == -1)
+	if (plain_write(plain, plan, request) == -1)
 		return err_set(err, errno, "out of memory for a request");
-	memcpy(plain->host, place.host, sizeof plain->host);
-	plain->port = place.port;
+	memcpy(plain->host, plan->place.host, strlen(plan->place.host) + 1);
+	plain->port = plan->place.port;
 	if (plain_reuse(plain))
 		plain_go(plain);
 	else
@@ -479,6 +500,7 @@ static void plain_stop(struct http_transfer *transfer)
 }
 
 const struct http_way http_plain = {.size = sizeof(struct plain),
+				    .lay = plain_lay,
 				    .begin = plain_begin,
 				    .go_on = plain_go_on,
 				    .stop = plain_stop};

@@ -8,6 +8,7 @@
  *	transfer:save(path) -> bytes                     streamed: all of it into a file
  *	transfer:write(piece) -> whether more is wanted  transfer:finish()   a fed request body
  *	transfer:close()                                 at any time; cuts off
+ *	client:plan{...} -> plan                         see lua_http_plan.c
  *
  * One task waits per transfer.  Being cancelled while waiting only takes the wait back; what
  * becomes of the transfer is for whoever holds it (<close>) to say.  A piece of a request body is
@@ -29,6 +30,8 @@
 #include "worker/http_check.h"
 #include "worker/http_client.h"
 #include "worker/http_file.h"
+#include "worker/http_plan.h"
+#include "worker/lua_http.h"
 #include "worker/task.h"
 
 #define BODY_USUAL    (16.0 * 1024 * 1024)
@@ -36,11 +39,6 @@
 #define HEADERS_MOST  256
 #define PIECE_MOST    ((size_t)256 * 1024)
 #define TRANSFER_REFS 2 /* user values: the client, the body that is being sent */
-
-struct client_box {
-	struct http_client *client;
-	struct host *host;
-};
 
 struct transfer_box {
 	struct http_transfer *transfer;
@@ -88,12 +86,20 @@ static int core_client_close(lua_State *L)
 static const struct door_type *client_type(void)
 {
 	static const luaL_Reg methods[] = {
-		{"start", core_start}, {"close", core_client_close}, {NULL, NULL}};
+		{"start", core_start},
+		{"plan", lua_http_plan},
+		{"close", core_client_close},
+		{NULL, NULL}};
 	static const struct door_type type = {.name = "worker.http.client",
 					      .methods = methods,
 					      .close = client_close,
 					      .state = client_state};
 	return &type;
+}
+
+struct client_box *lua_http_client(lua_State *L, int index)
+{
+	return door_check(L, index, client_type());
 }
 
 static int tls_version(lua_State *L)
@@ -275,9 +281,8 @@ static const char *error_hint(enum http_reason reason, const char *text)
 	return "";
 }
 
-/* What retrying needs to know goes into fields; the message names the request. */
-static int raise_failure(lua_State *L, enum http_reason reason, const char *label, bool sent,
-			 const struct err *err)
+int lua_http_raise(lua_State *L, enum http_reason reason, const char *label, bool sent,
+		   const struct err *err)
 {
 	door_push_error(L, error_kind(reason), err);
 	lua_pushfstring(L, "%s: %s%s", label, err->text, error_hint(reason, err->text));
@@ -292,16 +297,16 @@ static int raise_failure(lua_State *L, enum http_reason reason, const char *labe
 static int raise_reply(lua_State *L, const struct transfer_box *box)
 {
 	const struct http_reply *reply = http_reply(box->transfer);
-	return raise_failure(L, reply->reason, http_label(box->transfer), reply->sent, &reply->err);
+	return lua_http_raise(L, reply->reason, http_label(box->transfer), reply->sent, &reply->err);
 }
 
 /* --- beginning --- */
 
 /* {name, value, name, value ...} into scratch memory; the strings stay the table's. */
-static size_t read_headers(lua_State *L, struct http_header **out)
+static void read_headers(lua_State *L, int index, struct http_request *request)
 {
-	if (lua_getfield(L, 2, "headers") == LUA_TNIL)
-		return 0;
+	if (lua_getfield(L, index, "headers") == LUA_TNIL)
+		return;
 	luaL_checktype(L, -1, LUA_TTABLE);
 	size_t count = lua_rawlen(L, -1) / 2;
 	if (count > HEADERS_MOST)
@@ -317,8 +322,33 @@ static size_t read_headers(lua_State *L, struct http_header **out)
 		headers[i].value = lua_tolstring(L, -1, &headers[i].value_size);
 		lua_pop(L, 2);
 	}
-	*out = headers;
-	return count;
+	request->headers = headers;
+	request->header_count = count;
+}
+
+static void check_zero(lua_State *L, const char *key, const char *text, size_t n)
+{
+	if (strlen(text) != n)
+		luaL_error(L, "field '%s': has a zero byte", key);
+}
+
+void lua_http_request(lua_State *L, int index, struct http_request *request)
+{
+	size_t method_size, url_size;
+	*request = (struct http_request){
+		.method = door_string(L, index, "method", &method_size, "GET"),
+		.url = door_string(L, index, "url", &url_size, ""),
+		.timeout = door_seconds(L, index, "timeout", 30 * CLOCK_SECOND),
+		.stream = door_bool(L, index, "stream", false),
+		.patient = door_bool(L, index, "patient", false),
+		.max_head = (size_t)door_integer(L, index, "max_head", 1, 1 << 24, HEAD_USUAL),
+	};
+	check_zero(L, "method", request->method, method_size);
+	check_zero(L, "url", request->url, url_size);
+	lua_Number usual = request->stream ? 0 : BODY_USUAL;
+	request->max_body =
+		(uint64_t)door_number(L, index, "max_body", request->stream ? 0 : 1, 1e15, usual);
+	read_headers(L, index, request);
 }
 
 static int open_body_file(const char *path, struct http_request *request, struct err *err)
@@ -347,19 +377,13 @@ static void read_body(lua_State *L, struct transfer_box *box, struct http_reques
 		struct err err;
 		request->upload = HTTP_FROM_FILE;
 		if (open_body_file(file, request, &err) == -1)
-			raise_failure(L, HTTP_FILE, label, false, &err);
+			lua_http_raise(L, HTTP_FILE, label, false, &err);
 		box->body_fd = request->body_fd + 1;
 	} else if (box->fed) {
 		request->upload = HTTP_FED;
 	} else if (request->body != NULL) {
 		request->upload = HTTP_BYTES;
 	}
-}
-
-static void check_zero(lua_State *L, const char *key, const char *text, size_t n)
-{
-	if (strlen(text) != n)
-		luaL_error(L, "field '%s': has a zero byte", key);
 }
 
 /* All that may raise comes before the transfer is started; its box is there, closed, from the
@@ -375,26 +399,11 @@ static int core_start(lua_State *L)
 	lua_setiuservalue(L, handle, 1);
 	lua_getfield(L, 2, "body"); /* sent from the string itself */
 	lua_setiuservalue(L, handle, 2);
-	size_t method_size, url_size;
-	struct http_request request = {
-		.method = door_string(L, 2, "method", &method_size, "GET"),
-		.url = door_string(L, 2, "url", &url_size, ""),
-		.timeout = door_seconds(L, 2, "timeout", 30 * CLOCK_SECOND),
-		.stream = door_bool(L, 2, "stream", false),
-		.patient = door_bool(L, 2, "patient", false),
-		.max_head = (size_t)door_integer(L, 2, "max_head", 1, 1 << 24, HEAD_USUAL),
-		.changed = transfer_changed,
-		.arg = box,
-	};
-	check_zero(L, "method", request.method, method_size);
-	check_zero(L, "url", request.url, url_size);
-	lua_Number usual = request.stream ? 0 : BODY_USUAL;
-	request.max_body =
-		(uint64_t)door_number(L, 2, "max_body", request.stream ? 0 : 1, 1e15, usual);
-	struct http_header *headers = NULL;
-	request.header_count = read_headers(L, &headers);
-	request.headers = headers;
-	char label[160];
+	struct http_request request;
+	lua_http_request(L, 2, &request);
+	request.changed = transfer_changed;
+	request.arg = box;
+	char label[HTTP_LABEL];
 	http_check_label(label, sizeof label, request.method, request.url);
 	box->host = host_of(L);
 	box->stream = request.stream;
@@ -403,7 +412,7 @@ static int core_start(lua_State *L)
 	struct err err;
 	box->transfer = http_start(client->client, &request, &reason, &err);
 	if (box->transfer == NULL)
-		return raise_failure(L, reason, label, false, &err);
+		return lua_http_raise(L, reason, label, false, &err);
 	host_count(box->host, "http.transfer", +1);
 	lua_settop(L, handle);
 	return 1;
@@ -492,7 +501,7 @@ static int save_push(lua_State *L, void *arg)
 	int committed = http_file_commit(box->file, &err);
 	transfer_forget_file(box);
 	if (committed == -1)
-		return raise_failure(L, HTTP_FILE, http_label(box->transfer), true, &err);
+		return lua_http_raise(L, HTTP_FILE, http_label(box->transfer), true, &err);
 	lua_pushinteger(L, (lua_Integer)reply->received);
 	return 1;
 }
@@ -510,7 +519,7 @@ static int core_save(lua_State *L)
 		return luaL_error(L, "out of memory");
 	if (http_file_open(box->file, path, &err) == -1) {
 		transfer_forget_file(box);
-		return raise_failure(L, HTTP_FILE, http_label(box->transfer), true, &err);
+		return lua_http_raise(L, HTTP_FILE, http_label(box->transfer), true, &err);
 	}
 	http_save(box->transfer, box->file->fd);
 	return transfer_park(L, box, token, save_ready, save_push, transfer_abort);

@@ -21,7 +21,7 @@ struct http_place {
  * something that libcurl understands better (a user's name, a zone, a strange host). */
 bool http_place_read(const char *url, struct http_place *place);
 
-/* http_place_plain(client, url): does a connection of our own lead there? */
-bool http_place_plain(const struct http_client *client, const char *url);
+/* http_place_plain(client, url, place): does a connection of our own lead there? */
+bool http_place_plain(const struct http_client *client, const char *url, struct http_place *place);
 
 #endif

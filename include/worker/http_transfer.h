@@ -16,17 +16,19 @@
 
 #include "worker/http.h"
 #include "worker/http_client.h"
+#include "worker/http_plan.h"
 #include "worker/loop.h"
-
-#define HTTP_LABEL 160
 
 struct http_transfer;
 
 struct http_way {
 	size_t size; /* of its own struct, which begins with the transfer */
+	/* lay: what can be written down before there is a transfer; -1 without memory.  Or NULL. */
+	int (*lay)(struct http_plan *plan);
 	/* begin: 0, or -1 with ${reason} and ${err}; nothing is told before it has returned. */
-	int (*begin)(struct http_transfer *transfer, const struct http_request *request,
-		     enum http_reason *reason, struct err *err);
+	int (*begin)(struct http_transfer *transfer, const struct http_plan *plan,
+		     const struct http_request *request, enum http_reason *reason,
+		     struct err *err);
 	/* go_on: receive_paused or send_paused has been lifted. */
 	void (*go_on)(struct http_transfer *transfer);
 	/* stop: give everything back, and say in reply.sent what may have arrived. */
@@ -63,6 +65,12 @@ struct http_transfer {
 	void (*changed)(void *arg);
 	void *arg;
 };
+
+/* http_transfer_start(plan, request, reason, err): begin ${request}, which is the plan's with a body
+ * and somebody to tell. */
+struct http_transfer *http_transfer_start(const struct http_plan *plan,
+					  const struct http_request *request,
+					  enum http_reason *reason, struct err *err);
 
 /* http_blame(transfer, reason, code, text): note why it fails.  The first reason is the true one;
  * what follows from it is noise. */

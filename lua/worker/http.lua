@@ -147,21 +147,31 @@ local function exchange_stream(self, request)
   return reply
 end
 
-local function exchange(self, request)
+local function exchange_own(self, request)
   if request.stream then return exchange_stream(self, request) end
   local transfer <close> = self.core:start(request)
   if request.pieces then feed(transfer, request) end
   return replies.new(request, transfer:answer())
 end
 
-local function send(self, method, path, options)
-  local request = requests.new(self, method, path, options)
-  local reply = exchange(self, request)
-  local target = request.redirects > 0 and request:target(reply)
+local function follow(self, request)
+  local reply = exchange_own(self, request)
+  local target = request:target(reply)
   while target do
     request = request:redirected(target)
-    reply = exchange(self, request)
+    reply = exchange_own(self, request)
     target = request:target(reply)
+  end
+  return reply, request
+end
+
+local function send(self, method, path, options)
+  local request, body = requests.new(self, method, path, options)
+  local reply
+  if request.plain then
+    reply = replies.new(request, request:exchange(body))
+  else
+    reply, request = follow(self, request)
   end
   if not request:expects(reply.status) then reply:raise() end
   return reply

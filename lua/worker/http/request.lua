@@ -1,7 +1,8 @@
 -- http/request.lua: what a request is made of.
 --
 -- A request is a table with the options for the core, and what to do with the reply.  What it shares with
--- others like it (the address, the head) lies in a plan that is made once: it is its metatable.  Client
+-- others like it (the address, the head) lies in a plan that is made once.  Most requests are nothing but
+-- their plan and a body; one with options of its own is a table whose metatable the plan is.  Client
 -- headers and the bearer belong to the client's own base: they do not go to other hosts, neither
 -- by an absolute address nor by a redirect.
 local errors = require "worker.error"
@@ -19,7 +20,7 @@ for name in ([[method path query headers timeout length expect redirects max_bod
   OPTIONS[name] = true
 end
 
-local KNOWN_MOST = 256 -- addresses that a client remembers
+local KNOWN_MOST = 64 -- addresses that a client remembers
 
 -- Addresses --------------------------------------------------------------------------------------
 
@@ -207,13 +208,23 @@ local function plan_of(client, method, path, query, content_type)
   local url, at_home = full_url(client, path)
   url = with_query(url, query)
   local plan = setmetatable({
-    client = client, method = method, url = url, at_home = at_home, label = method .. " " .. request.shown(url),
+    client = client, plain = true, method = method, url = url, at_home = at_home, label = method .. " " .. request.shown(url),
     content_type = content_type, own = NONE, headers = wire_headers(client, NONE, at_home, content_type),
     redirects = 0, stream = false, patient = false, timeout = timeout_of(client.timeout),
     max_head = client.max_head, max_body = client.max_body,
   }, methods)
   plan.__index = plan
   return plan
+end
+
+--- `plan:exchange(body)`: there and back in one call of the core: status, head, body.
+function methods:exchange(body)
+  local core = self.core
+  if not core then
+    core = self.client.core:plan(self)
+    self.core = core
+  end
+  return core:exchange(body)
 end
 
 -- Addresses that are asked for again and again are planned once.  There may be ids in them, so the old
@@ -271,10 +282,10 @@ local function refuse_several(options)
   error(("http: a request has one body, not both '%s' and '%s'"):format(given[1], given[2]), 0)
 end
 
---- `request.new(client, method, path, options)`: check the options and lay everything out for the core.
-function request.new(client, method, path, options)
+-- The one body among the options, and whether there is anything else.
+local function check(options)
   local given, more
-  for name in pairs(options) do
+  for name in next, options do
     if BODIES[name] then
       if given then refuse_several(options) end
       given = name
@@ -284,12 +295,21 @@ function request.new(client, method, path, options)
       more = true
     end
   end
+  return given, more
+end
+
+--- `request.new(client, method, path, options)`: check the options and lay everything out for the core:
+-- a plan and the body's text, or a request of its own.
+function request.new(client, method, path, options)
+  local given, more = check(options)
   local text, content_type
   if given then text, content_type = BODIES[given](options[given]) end
   path = path or ""
-  local self = setmetatable({ body = text }, options.query and plan_of(client, method, path, options.query, content_type)
-    or known_plan(client, method, path, content_type))
-  if more or given and not text then change(self, client, options) end
+  local plan = options.query and plan_of(client, method, path, options.query, content_type)
+    or known_plan(client, method, path, content_type)
+  if not more and (text or not given) then return plan, text end
+  local self = setmetatable({ plain = false, body = text }, plan)
+  change(self, client, options)
   return self
 end
 
