@@ -2,7 +2,6 @@
  *
  *	client:plan{method=, url=, headers=, timeout=, ...} -> plan     sends nothing yet
  *	plan:exchange([body]) -> status, head, body                     waits for all of the answer
- *	plan:close()
  *
  * An exchange that is cancelled is cut off.  What one needs while it waits is the plan's, which the
  * waiting task's stack anchors, and is used again by the next: there are as many as were ever under

@@ -100,3 +100,92 @@ describe("worker.core.http", function()
     assert.equal(0, sys.live()["http.transfer"] or 0)
   end)
 end)
+
+describe("a plan of worker.core.http", function()
+  local function echo(request, reply) reply:text(200, request.body) end
+
+  it("asks the same again and again, with a body or none", function()
+    local fake = server.http({}, { any = echo })
+    local client <close> = core.open { user_agent = "spec" }
+    local plan <close> = client:plan { url = fake.url .. "/p?q", method = "POST", headers = { "X-A", "b" } }
+    assert.equal("worker.http.plan (POST " .. fake.url .. "/p)", tostring(plan))
+    for _, sent in ipairs { "one", "", ("x"):rep(1e6), false } do
+      local status, head, body = plan:exchange(sent or nil)
+      assert.same({ 200, sent or "" }, { status, body })
+      assert.matches("Content%-Length: %d+\r\n", head)
+      local last = fake:last()
+      assert.same({ "POST", "/p?q", "b", tostring(#body) },
+        { last.method, last.target, last.headers["x-a"], last.headers["content-length"] })
+    end
+    assert.equal(4, #fake.requests)
+  end)
+
+  it("serves several tasks at once, and keeps what they used for the next", function()
+    local fake = server.http({}, { any = echo })
+    local client <close> = core.open {}
+    local plan <close> = client:plan { url = fake.url, method = "POST" }
+    for _ = 1, 3 do
+      local tasks = {}
+      for i = 1, 5 do
+        tasks[i] = task.start(function() return select(3, plan:exchange("body " .. i)) end)
+      end
+      for i = 1, 5 do
+        local ok, body = tasks[i]:join()
+        assert.same({ true, "body " .. i }, { ok, body })
+      end
+    end
+    assert.equal(0, sys.live()["http.transfer"] or 0)
+  end)
+
+  it("cuts an exchange off that is cancelled, and can be asked again", function()
+    local fake = server.http { ["POST /"] = server.sequence { server.hang(), server.text(200, "again") } }
+    local client <close> = core.open {}
+    local plan <close> = client:plan { url = fake.url, method = "POST" }
+    assert.is_false((task.within(1, plan.exchange, plan, ("x"):rep(1e6))))
+    assert.equal(0, sys.live()["http.transfer"] or 0)
+    assert.equal("again", select(3, plan:exchange("x")))
+  end)
+
+  it("fails as a transfer does, and names the request", function()
+    local fake = server.http({}, { any = server.hang() })
+    local client = core.open {}
+    local plan = client:plan { url = fake.url .. "/x?secret", timeout = 0.05 }
+    local why = failure(plan.exchange, plan)
+    assert.same({ "transport", "timeout", true }, { why.kind, why.reason, why.sent })
+    assert.matches("^GET " .. fake.url:gsub("%p", "%%%0") .. "/x: no answer within", why.message)
+    local waiter = task.start(plan.exchange, plan)
+    fake:wait(2)
+    client:close()
+    local ok, closed = waiter:join()
+    assert.same({ false, "closed" }, { ok, closed.reason })
+    assert.matches("closed", failure(plan.exchange, plan).message)
+    assert.matches("closed", failure(client.plan, client, { url = fake.url }).message)
+  end)
+
+  it("is refused for what could never be sent", function()
+    local client <close> = core.open {}
+    for _, options in ipairs {
+      { url = "ftp://h" }, { url = "http://" }, { url = "http://h", method = "A B" },
+      { url = "http://h", headers = { "Content-Length", "1" } }, { url = "http://h", headers = { "A", "b\r\nC: d" } },
+      { url = "http://h", stream = true }, { url = "http://h", patient = true }, { url = "http://h", timeout = -1 },
+      { url = "http://h\0" }, {},
+    } do
+      failure(client.plan, client, options)
+    end
+    local plan <close> = client:plan { url = "http://h" }
+    failure(plan.exchange, plan, 5)
+    failure(plan.exchange, plan, {})
+  end)
+
+  it("gives everything back when it is forgotten", function()
+    local fake = server.http({}, { any = server.hang() })
+    do
+      local client = core.open {}
+      local plan = client:plan { url = fake.url, method = "POST" }
+      task.within(0.1, plan.exchange, plan, "x")
+    end
+    for _ = 1, 4 do collectgarbage() end
+    assert.equal(0, sys.live()["http.transfer"] or 0)
+    assert.equal(0, sys.live()["http.client"] or 0)
+  end)
+end)
