@@ -64,9 +64,9 @@ static size_t plan_size(const struct http_request *request)
 static void *plan_copy(struct http_request *request)
 {
 	struct http_header *headers = malloc(plan_size(request));
-	char *at = (char *)(headers + request->header_count);
 	if (headers == NULL)
 		return NULL;
+	char *at = (char *)(headers + request->header_count);
 	for (size_t i = 0; i < request->header_count; i++) {
 		struct http_header header = request->headers[i];
 		header.name = plan_put(&at, header.name, header.name_size);

@@ -63,7 +63,8 @@ static struct exchange *exchange_take(struct plan_box *box)
 		return NULL;
 	exchange->owner = box;
 	exchange->next = box->all;
-	return box->all = exchange;
+	box->all = exchange;
+	return exchange;
 }
 
 static int exchange_raise(lua_State *L, struct exchange *exchange)
