@@ -25,8 +25,8 @@
 #define PLAIN_JOINED	 ((size_t)16 * 1024)  /* a body up to this goes out with the head */
 #define PLAIN_PIECE	 ((size_t)64 * 1024)  /* of one that is read or fed at once */
 #define PLAIN_SLICE	 ((size_t)256 * 1024) /* of one in memory: that it went is progress */
-#define PLAIN_FRAMING	 64
-#define PLAIN_CHUNK_ROOM 20		      /* "ffffffffffffffff\r\n" */
+#define PLAIN_FRAMING	 64 /* the line that says how long the body is, and the empty one */
+#define PLAIN_CHUNK_ROOM 20 /* "ffffffffffffffff\r\n" */
 #define PLAIN_NEVER	 (365 * 24 * 3600 * CLOCK_SECOND)
 
 static void plain_send(struct plain *plain);

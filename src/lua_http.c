@@ -85,11 +85,10 @@ static int core_client_close(lua_State *L)
 
 static const struct door_type *client_type(void)
 {
-	static const luaL_Reg methods[] = {
-		{"start", core_start},
-		{"plan", lua_http_plan},
-		{"close", core_client_close},
-		{NULL, NULL}};
+	static const luaL_Reg methods[] = {{"start", core_start},
+					   {"plan", lua_http_plan},
+					   {"close", core_client_close},
+					   {NULL, NULL}};
 	static const struct door_type type = {.name = "worker.http.client",
 					      .methods = methods,
 					      .close = client_close,
@@ -297,7 +296,8 @@ int lua_http_raise(lua_State *L, enum http_reason reason, const char *label, boo
 static int raise_reply(lua_State *L, const struct transfer_box *box)
 {
 	const struct http_reply *reply = http_reply(box->transfer);
-	return lua_http_raise(L, reply->reason, http_label(box->transfer), reply->sent, &reply->err);
+	return lua_http_raise(L, reply->reason, http_label(box->transfer), reply->sent,
+			      &reply->err);
 }
 
 /* --- beginning --- */

@@ -148,8 +148,8 @@ static int core_exchange(lua_State *L)
 		return luaL_error(L, "out of memory");
 	enum http_reason reason;
 	struct err err;
-	exchange->transfer = http_plan_start(box->plan, body, size, exchange_changed, exchange,
-					     &reason, &err);
+	exchange->transfer =
+		http_plan_start(box->plan, body, size, exchange_changed, exchange, &reason, &err);
 	if (exchange->transfer == NULL) {
 		exchange_give(exchange);
 		return lua_http_raise(L, reason, box->plan->label, false, &err);

@@ -27,8 +27,7 @@ struct http_way {
 	int (*lay)(struct http_plan *plan);
 	/* begin: 0, or -1 with ${reason} and ${err}; nothing is told before it has returned. */
 	int (*begin)(struct http_transfer *transfer, const struct http_plan *plan,
-		     const struct http_request *request, enum http_reason *reason,
-		     struct err *err);
+		     const struct http_request *request, enum http_reason *reason, struct err *err);
 	/* go_on: receive_paused or send_paused has been lifted. */
 	void (*go_on)(struct http_transfer *transfer);
 	/* stop: give everything back, and say in reply.sent what may have arrived. */
@@ -66,8 +65,8 @@ struct http_transfer {
 	void *arg;
 };
 
-/* http_transfer_start(plan, request, reason, err): begin ${request}, which is the plan's with a body
- * and somebody to tell. */
+/* http_transfer_start(plan, request, reason, err): begin ${request}, which is the plan's with a
+ * body and somebody to tell. */
 struct http_transfer *http_transfer_start(const struct http_plan *plan,
 					  const struct http_request *request,
 					  enum http_reason *reason, struct err *err);
