@@ -3,7 +3,7 @@
  * One turn of the loop, always in this order:
  *
  *	1  the turn hook: the tasks that were ready when the turn began (floor 4 sets it)
- *	2  deferred work; when there was any, the hook once more, for the tasks that it woke
+ *	2  deferred work, and the hook once more, for the tasks that all this woke
  *	3  wait for fds until the next timer is due (not at all while there is more to do)
  *	4  fd callbacks; each is checked again to be still wanted, since an earlier one may have
  *	   removed it
