@@ -21,6 +21,7 @@
 
 #include "worker/clock.h"
 #include "worker/http_check.h"
+#include "worker/json_write.h"
 
 #define PLAIN_JOINED	 ((size_t)16 * 1024)  /* a body up to this goes out with the head */
 #define PLAIN_PIECE	 ((size_t)64 * 1024)  /* of one that is read or fed at once */
@@ -109,12 +110,15 @@ static bool plain_says_length(const struct http_request *request)
 static size_t plain_framing(const struct http_request *request, char line[PLAIN_FRAMING])
 {
 	int64_t length = plain_length(request);
-	if (!plain_says_length(request))
-		return (size_t)snprintf(line, PLAIN_FRAMING, "\r\n");
-	if (length < 0)
-		return (size_t)snprintf(line, PLAIN_FRAMING, "Transfer-Encoding: chunked\r\n\r\n");
-	return (size_t)snprintf(line, PLAIN_FRAMING, "Content-Length: %lld\r\n\r\n",
-				(long long)length);
+	char *to = line;
+	if (plain_says_length(request) && length < 0) {
+		to = stpcpy(to, "Transfer-Encoding: chunked\r\n");
+	} else if (plain_says_length(request)) {
+		to = stpcpy(to, "Content-Length: ");
+		to += json_write_integer(to, length);
+		to = stpcpy(to, "\r\n");
+	}
+	return (size_t)(stpcpy(to, "\r\n") - line);
 }
 
 static int plain_write(struct plain *plain, const struct http_plan *plan,
