@@ -51,7 +51,7 @@ static int buf_grow(struct buf *buf, size_t need)
 	return 0;
 }
 
-char *buf_reserve(struct buf *buf, size_t n)
+char *buf_make_room(struct buf *buf, size_t n)
 {
 	if (n > buf_left(buf)) {
 		errno = EMSGSIZE;
@@ -67,22 +67,6 @@ char *buf_reserve(struct buf *buf, size_t n)
 	}
 	/* A reservation of nothing in an empty buffer must not look like a failure. */
 	return buf->data ? buf->data + buf->tail : (buf_grow(buf, 1) == -1 ? NULL : buf->data);
-}
-
-void buf_commit(struct buf *buf, size_t n)
-{
-	buf->tail += n;
-}
-
-int buf_append(struct buf *buf, const void *data, size_t n)
-{
-	char *place = buf_reserve(buf, n);
-	if (place == NULL)
-		return -1;
-	if (n > 0)
-		memcpy(place, data, n);
-	buf_commit(buf, n);
-	return 0;
 }
 
 int buf_printf(struct buf *buf, const char *fmt, ...)

@@ -8,6 +8,7 @@
 #define WORKER_BUF_H
 
 #include <stddef.h>
+#include <string.h>
 
 struct buf {
 	char *data;	/* the allocation, or NULL */
@@ -36,13 +37,32 @@ static inline size_t buf_left(const struct buf *buf)
 	return buf->ceiling - buf_size(buf);
 }
 
-/* buf_append(buf, data, n): copy ${n} bytes to the tail; 0, or -1 with errno set. */
-int buf_append(struct buf *buf, const void *data, size_t n);
-
 /* buf_reserve(buf, n): room for ${n} bytes at the tail, to be written in place and then
- * buf_commit()ed; NULL with errno set. */
-char *buf_reserve(struct buf *buf, size_t n);
-void buf_commit(struct buf *buf, size_t n);
+ * buf_commit()ed; NULL with errno set.  Nearly always the room is there; buf_make_room is for when
+ * it is not. */
+char *buf_make_room(struct buf *buf, size_t n);
+static inline char *buf_reserve(struct buf *buf, size_t n)
+{
+	if (n < buf->room - buf->tail && n <= buf_left(buf))
+		return buf->data + buf->tail;
+	return buf_make_room(buf, n);
+}
+static inline void buf_commit(struct buf *buf, size_t n)
+{
+	buf->tail += n;
+}
+
+/* buf_append(buf, data, n): copy ${n} bytes to the tail; 0, or -1 with errno set. */
+static inline int buf_append(struct buf *buf, const void *data, size_t n)
+{
+	char *place = buf_reserve(buf, n);
+	if (place == NULL)
+		return -1;
+	if (n > 0)
+		memcpy(place, data, n);
+	buf_commit(buf, n);
+	return 0;
+}
 
 /* buf_printf(buf, fmt, ...): append formatted text; 0, or -1 with errno set. */
 int buf_printf(struct buf *buf, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
