@@ -101,6 +101,31 @@ size_t json_plain(const char *s, size_t n)
 	return (size_t)(p - s);
 }
 
+/* The last few bytes are looked at where they were copied to: there, reading sixteen at a time goes
+ * past nothing but room. */
+size_t json_copy_plain(char *to, const char *s, size_t n)
+{
+#ifdef __SSE2__
+	size_t done = 0;
+	unsigned mask = 0;
+	for (; n - done >= 16 && mask == 0; done += 16) {
+		__m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(s + done));
+		_mm_storeu_si128((__m128i *)(void *)(to + done), bytes);
+		mask = special_mask(bytes);
+	}
+	if (mask != 0)
+		return done - 16 + (size_t)__builtin_ctz(mask);
+	size_t left = n - done;
+	memcpy(to + done, s + done, left);
+	mask = special_mask(_mm_loadu_si128((const __m128i *)(const void *)(to + done)));
+	return done + (size_t)__builtin_ctz(mask | 1u << left);
+#else
+	size_t plain = json_plain(s, n);
+	memcpy(to, s, plain);
+	return plain;
+#endif
+}
+
 /* The value of four hex digits, or -1. */
 static int hex4(const char *p, const char *end)
 {

@@ -61,13 +61,14 @@ static size_t beyond_ascii(char **to, const char *s, size_t n, bool strict)
 	return i;
 }
 
-/* Room for ${left} bytes at their plain size, both quotes, and one portion at its worst. */
+/* Room for ${left} bytes at their plain size, one portion at its worst, and the closing quote. */
 static char *room_for(struct buf *out, size_t left)
 {
-	return buf_reserve(out, left + WRITE_WORST + 2);
+	return buf_reserve(out, left + WRITE_WORST + 1);
 }
 
-int json_write_string(struct buf *out, const char *s, size_t n, bool strict)
+/* The rest of a string, from a byte on that is not plain, and the closing quote. */
+static int write_rest(struct buf *out, const char *s, size_t n, bool strict)
 {
 	const char *end = s + n;
 	char *to = room_for(out, n);
@@ -75,15 +76,8 @@ int json_write_string(struct buf *out, const char *s, size_t n, bool strict)
 		return -1;
 	/* Before each round, what is left fits in front of ${limit}; the worst portion behind it.
 	 */
-	char *from = to, *limit = to + n + 1;
-	*to++ = '"';
-	for (;;) {
-		size_t plain = json_plain(s, (size_t)(end - s));
-		memcpy(to, s, plain);
-		to += plain;
-		s += plain;
-		if (s == end)
-			break;
+	char *from = to, *limit = to + n;
+	while (s < end) {
 		if ((unsigned char)*s < 0x80) {
 			to += escape(to, (unsigned char)*s++);
 		} else {
@@ -92,16 +86,35 @@ int json_write_string(struct buf *out, const char *s, size_t n, bool strict)
 				return -1;
 			s += taken;
 		}
-		if (limit - to >= end - s)
-			continue;
-		buf_commit(out, (size_t)(to - from));
-		if ((to = room_for(out, (size_t)(end - s))) == NULL)
-			return -1;
-		from = to;
-		limit = to + (end - s);
+		if (limit - to < end - s) {
+			buf_commit(out, (size_t)(to - from));
+			if ((to = room_for(out, (size_t)(end - s))) == NULL)
+				return -1;
+			from = to;
+			limit = to + (end - s);
+		}
+		size_t plain = json_copy_plain(to, s, (size_t)(end - s));
+		to += plain;
+		s += plain;
 	}
 	*to++ = '"';
 	buf_commit(out, (size_t)(to - from));
+	return 0;
+}
+
+int json_write_string(struct buf *out, const char *s, size_t n, bool strict)
+{
+	char *to = room_for(out, 1 + n);
+	if (to == NULL)
+		return -1;
+	*to++ = '"';
+	size_t plain = json_copy_plain(to, s, n);
+	if (plain < n) {
+		buf_commit(out, 1 + plain);
+		return write_rest(out, s + plain, n - plain, strict);
+	}
+	to[n] = '"';
+	buf_commit(out, n + 2);
 	return 0;
 }
 
@@ -119,18 +132,25 @@ size_t json_write_integer(char to[24], int64_t integer)
 	return size;
 }
 
+/* The nearest whole number of one that is not negative. */
+static int64_t nearest(double real)
+{
+	int64_t whole = (int64_t)real;
+	return whole + (real - (double)whole >= 0.5);
+}
+
 /* Few decimals: see above.  0 when ${real} is not like that. */
 static size_t few_decimals(char to[32], double real)
 {
 	double x = fabs(real), ten = 1;
 	for (int k = 0; k <= 9; k++, ten *= 10) {
-		double whole = nearbyint(x * ten);
-		if (whole >= 9007199254740992.0)
+		if (x * ten >= 9007199254740992.0)
 			return 0;
-		if (whole / ten != x)
+		int64_t whole = nearest(x * ten);
+		if ((double)whole / ten != x)
 			continue;
 		char digits[24];
-		size_t size = json_write_integer(digits, (int64_t)whole), at = 0;
+		size_t size = json_write_integer(digits, whole), at = 0;
 		if (signbit(real))
 			to[at++] = '-';
 		if (size <= (size_t)k)

@@ -12,6 +12,7 @@
  * hold scalars as they are and point into the table's own strings; a nested table waits on the
  * stack.
  */
+#include <endian.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -159,7 +160,7 @@ static void refuse_errno(lua_State *L, const struct frame *frame)
 	door_raise(L, "limit", &err);
 }
 
-static void put(lua_State *L, struct encoder *e, const void *bytes, size_t n)
+static inline void put(lua_State *L, struct encoder *e, const void *bytes, size_t n)
 {
 	if (buf_append(&e->out, bytes, n) == -1)
 		refuse_errno(L, NULL);
@@ -278,12 +279,9 @@ static struct item *item_add(lua_State *L, struct encoder *e)
 
 static uint64_t key_order(const char *key, size_t size)
 {
-	unsigned char first[8] = {0};
-	memcpy(first, key, size < 8 ? size : 8);
-	uint64_t order = 0;
-	for (int i = 0; i < 8; i++)
-		order = order << 8 | first[i];
-	return order;
+	uint64_t first = 0;
+	memcpy(&first, key, size < sizeof first ? size : sizeof first);
+	return be64toh(first);
 }
 
 static int item_compare(const void *left, const void *right)
@@ -311,12 +309,11 @@ static void items_sort(struct item *items, size_t count)
 	}
 }
 
-/* Collect the members of the object at ${table}.  Nested tables, and what cannot be written, stay
- * on the stack. */
+/* Collect the members of the object at ${table}, whose first pair lies on the stack.  Nested
+ * tables, and what cannot be written, stay there. */
 static void collect(lua_State *L, struct encoder *e, const struct frame *frame, int table)
 {
-	lua_pushnil(L);
-	while (lua_next(L, table)) {
+	do {
 		if (lua_type(L, -2) != LUA_TSTRING)
 			refuse_type(L, frame, "a key that is a ", -2, ", not a string");
 		struct item *item = item_add(L, e);
@@ -330,41 +327,43 @@ static void collect(lua_State *L, struct encoder *e, const struct frame *frame, 
 		} else {
 			lua_pop(L, 1);
 		}
-	}
+	} while (lua_next(L, table));
 }
 
-static void write_member(lua_State *L, struct encoder *e, const struct frame *frame,
+static void write_member(lua_State *L, struct encoder *e, struct frame *frame,
 			 const struct item *item)
 {
+	frame->key = item->key;
+	frame->key_size = item->key_size;
 	put_line(L, e);
 	if (json_write_string(&e->out, item->key, item->key_size, e->strict) == -1)
 		refuse_errno(L, frame);
-	put(L, e, ": ", e->pretty ? 2 : 1);
+	put(L, e, ":", 1);
+	if (e->pretty)
+		put(L, e, " ", 1);
 	if (item->kind != ITEM_TABLE && item->kind != ITEM_REFUSED) {
 		write_scalar(L, e, frame, item);
 		return;
 	}
 	lua_pushvalue(L, item->slot);
-	write_value(L, e, frame, item);
+	write_value(L, e, frame, item); /* the stack of items may move: this one is gone then */
 	lua_pop(L, 1);
 }
 
-static void write_object(lua_State *L, struct encoder *e, struct frame *frame)
+/* The object at ${table}; its first pair lies on the stack, or nothing when it has none. */
+static void write_object(lua_State *L, struct encoder *e, struct frame *frame, int table)
 {
-	int table = lua_gettop(L);
 	size_t first = e->count;
-	collect(L, e, frame->up, table);
+	if (lua_gettop(L) > table)
+		collect(L, e, frame->up, table);
 	size_t last = e->count;
 	if (e->sorted)
 		items_sort(e->items + first, last - first);
 	put(L, e, "{", 1);
 	for (size_t i = first; i < last; i++) {
-		struct item item = e->items[i]; /* a copy: the stack of items may move */
-		frame->key = item.key;
-		frame->key_size = item.key_size;
 		if (i > first)
 			put(L, e, ",", 1);
-		write_member(L, e, frame, &item);
+		write_member(L, e, frame, &e->items[i]);
 	}
 	lua_settop(L, table);
 	e->count = first;
@@ -425,18 +424,6 @@ static int marked(lua_State *L)
 	return is;
 }
 
-static bool looks_like_list(lua_State *L)
-{
-	if (lua_rawlen(L, -1) > 0)
-		return true;
-	lua_pushnil(L);
-	if (!lua_next(L, -2))
-		return false;
-	bool number = lua_type(L, -2) == LUA_TNUMBER;
-	lua_pop(L, 2);
-	return number;
-}
-
 /* Write the table on top of the stack; ${up} says where it is. */
 static void write_table(lua_State *L, struct encoder *e, const struct frame *up)
 {
@@ -448,11 +435,18 @@ static void write_table(lua_State *L, struct encoder *e, const struct frame *up)
 		refuse(L, up, "values nested too deep");
 	luaL_checkstack(L, 12, "JSON nested too deep");
 	e->level++;
-	int is = marked(L);
-	if (is == 1 || (is == -1 && looks_like_list(L)))
+	int table = lua_gettop(L), is = marked(L);
+	if (is == 1 || (is == -1 && lua_rawlen(L, table) > 0)) {
 		write_list(L, e, &frame);
-	else
-		write_object(L, e, &frame);
+		return;
+	}
+	lua_pushnil(L);
+	if (lua_next(L, table) && is == -1 && lua_type(L, -2) == LUA_TNUMBER) {
+		lua_settop(L, table);
+		write_list(L, e, &frame); /* one with holes: says so */
+	} else {
+		write_object(L, e, &frame, table);
+	}
 }
 
 static void write_value(lua_State *L, struct encoder *e, const struct frame *frame,

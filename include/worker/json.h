@@ -84,4 +84,9 @@ int json_end(struct json_text *text);
  * without quote and backslash. */
 size_t json_plain(const char *s, size_t n);
 
+/* json_copy_plain(to, s, n): the same, and copies them.  There must be room for JSON_COPY_MORE
+ * bytes more than ${n}: what is written there has no meaning. */
+#define JSON_COPY_MORE 16
+size_t json_copy_plain(char *to, const char *s, size_t n);
+
 #endif
