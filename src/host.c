@@ -125,7 +125,8 @@ static void *host_alloc(void *ud, void *ptr, size_t old_size, size_t size)
 	struct host *host = ud;
 	size_t old = ptr != NULL ? old_size : 0;
 	if (size == 0) {
-		pool_resize(&host->pool, ptr, old, 0);
+		if (ptr != NULL)
+			pool_give(&host->pool, ptr, old);
 		host->memory -= old;
 		host->burst_gain -= (int64_t)old;
 		return NULL;
@@ -135,7 +136,8 @@ static void *host_alloc(void *ud, void *ptr, size_t old_size, size_t size)
 		host->oom = true;
 		return NULL;
 	}
-	void *fresh = pool_resize(&host->pool, ptr, old, size);
+	void *fresh = ptr == NULL ? pool_take(&host->pool, size)
+				  : pool_resize(&host->pool, ptr, old, size);
 	if (fresh == NULL) {
 		host_refused(host, size);
 		return NULL;
