@@ -1,8 +1,8 @@
 /* door.c -- what every door (F5) needs: handles, options, errors.  Floor 4.  See worker/door.h.
  *
  * A handle type is known by the address of its struct door_type: the registry maps that address to
- * the metatable, which is made at first use.  A light C closure over the type's address serves as
- * __gc, __close and __tostring of every type.
+ * the metatable, which is made at first use, and the metatable holds it as its first item.  A light
+ * C closure over the type's address serves as __gc, __close and __tostring of every type.
  */
 #include "worker/door.h"
 
@@ -53,7 +53,9 @@ static void door_metatable(lua_State *L, const struct door_type *type)
 	if (lua_rawgetp(L, LUA_REGISTRYINDEX, type) == LUA_TTABLE)
 		return;
 	lua_pop(L, 1);
-	lua_createtable(L, 0, 6);
+	lua_createtable(L, 1, 6);
+	lua_pushlightuserdata(L, (void *)(uintptr_t)type);
+	lua_rawseti(L, -2, 1);
 	lua_pushstring(L, type->name);
 	lua_setfield(L, -2, "__name");
 	lua_pushboolean(L, 0);
@@ -90,8 +92,7 @@ void *door_test(lua_State *L, int index, const struct door_type *type)
 	void *box = lua_touserdata(L, index);
 	if (box == NULL || !lua_getmetatable(L, index))
 		return NULL;
-	lua_rawgetp(L, LUA_REGISTRYINDEX, type);
-	bool same = lua_rawequal(L, -1, -2);
+	bool same = lua_rawgeti(L, -1, 1) == LUA_TLIGHTUSERDATA && lua_touserdata(L, -1) == type;
 	lua_pop(L, 2);
 	return same ? box : NULL;
 }

@@ -490,16 +490,27 @@ lua_State *host_state(const struct host *host)
 
 /* --- what is alive --- */
 
-void host_count(struct host *host, const char *what, int delta)
+/* NULL when there is no room for another one.  The same name is nearly always the same address. */
+static struct host_kind *host_kind_of(struct host *host, const char *what)
 {
-	for (struct host_kind *kind = host->kinds; kind < host->kinds + HOST_KINDS; kind++) {
+	struct host_kind *kind, *end = host->kinds + HOST_KINDS;
+	for (kind = host->kinds; kind < end && kind->what != NULL; kind++)
+		if (kind->what == what)
+			return kind;
+	for (kind = host->kinds; kind < end; kind++) {
 		if (kind->what == NULL)
 			kind->what = what;
-		if (strcmp(kind->what, what) == 0) {
-			kind->live += delta;
-			return;
-		}
+		if (strcmp(kind->what, what) == 0)
+			return kind;
 	}
+	return NULL;
+}
+
+void host_count(struct host *host, const char *what, int delta)
+{
+	struct host_kind *kind = host_kind_of(host, what);
+	if (kind != NULL)
+		kind->live += delta;
 }
 
 static void host_set_count(lua_State *L, const char *what, size_t n)
