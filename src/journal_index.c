@@ -98,14 +98,21 @@ static void journal_grow(struct journal_index *index)
 	}
 }
 
-struct journal_entry *journal_index_find(const struct journal_index *index, const char *kind,
-					 size_t kind_length, const char *key, size_t key_length)
+/* In the chain that begins with ${entry}. */
+static struct journal_entry *journal_find_in(struct journal_entry *entry, const char *kind,
+					     size_t kind_length, const char *key, size_t key_length)
 {
-	struct journal_entry *entry = *journal_bucket(index, crc_update(0, key, key_length));
 	while (entry && !(journal_is_key(entry, key, key_length) &&
 			  journal_is_kind(entry, kind, kind_length)))
 		entry = entry->next;
 	return entry;
+}
+
+struct journal_entry *journal_index_find(const struct journal_index *index, const char *kind,
+					 size_t kind_length, const char *key, size_t key_length)
+{
+	struct journal_entry **bucket = journal_bucket(index, crc_update(0, key, key_length));
+	return journal_find_in(*bucket, kind, kind_length, key, key_length);
 }
 
 void journal_index_remove(struct journal_index *index, struct journal_entry *entry)
@@ -131,8 +138,9 @@ size_t journal_index_drop(struct journal_index *index, const char *key, size_t n
 
 void journal_index_add(struct journal_index *index, struct journal_entry *entry)
 {
-	struct journal_entry *old = journal_index_find(index, entry->text, entry->kind_length,
-						       journal_entry_key(entry), entry->key_length);
+	struct journal_entry *old =
+		journal_find_in(*journal_bucket(index, entry->hash), journal_entry_kind(entry),
+				entry->kind_length, journal_entry_key(entry), entry->key_length);
 	if (old != NULL)
 		journal_index_remove(index, old);
 	if (index->count >= index->room)

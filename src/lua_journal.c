@@ -94,26 +94,23 @@ static void call_abort(void *op)
 	journal_cancel(&((struct journal_call *)op)->op);
 }
 
-/* The strings at 2, 3 and 4 make the record. */
-static int submit(lua_State *L, enum journal_file_op what)
+/* Where it need not wait, which is usual for a lazy one, nothing of it is kept. */
+static int submit(lua_State *L, const struct journal_file_record *record, bool lazy)
 {
 	struct journal *journal = to_journal(L);
-	struct journal_call *call = door_scratch(L, sizeof *call);
-	struct journal_file_record *record = &call->op.record;
-	record->op = what;
-	record->key = luaL_checklstring(L, 2, &record->key_length);
-	record->kind = luaL_optlstring(L, 3, "", &record->kind_length);
-	record->payload = luaL_optlstring(L, 4, "", &record->payload_length);
-	call->host = host_of(L);
-	call->token = task_token(L);
-	call->op.lazy = lua_toboolean(L, 5);
-	call->op.done = call_done;
-	call->op.arg = call;
-	int written = call->op.lazy ? journal_write(journal, record, &call->err) : 0;
+	struct err err;
+	int written = lazy ? journal_write(journal, record, &err) : 0;
 	if (written == -1)
-		return door_raise(L, "file", &call->err);
+		return door_raise(L, "file", &err);
 	if (written == 1)
 		return 0;
+	struct journal_call *call = door_scratch(L, sizeof *call);
+	call->host = host_of(L);
+	call->token = task_token(L);
+	call->op.record = *record;
+	call->op.lazy = lazy;
+	call->op.done = call_done;
+	call->op.arg = call;
 	if (journal_submit(journal, &call->op, &call->err) == -1)
 		return door_raise(L, "limit", &call->err);
 	return task_park(L, call->token, call_abort, call);
@@ -121,20 +118,18 @@ static int submit(lua_State *L, enum journal_file_op what)
 
 static int journal_put(lua_State *L)
 {
-	luaL_checkstring(L, 3);
-	luaL_checkstring(L, 4);
-	lua_settop(L, 5);
-	return submit(L, JOURNAL_FILE_PUT);
+	struct journal_file_record record = {.op = JOURNAL_FILE_PUT};
+	record.key = luaL_checklstring(L, 2, &record.key_length);
+	record.kind = luaL_checklstring(L, 3, &record.kind_length);
+	record.payload = luaL_checklstring(L, 4, &record.payload_length);
+	return submit(L, &record, lua_toboolean(L, 5));
 }
 
 static int journal_drop(lua_State *L)
 {
-	lua_settop(L, 3);
-	lua_pushliteral(L, "");
-	lua_insert(L, 3);
-	lua_pushliteral(L, "");
-	lua_insert(L, 4);
-	return submit(L, JOURNAL_FILE_DROP);
+	struct journal_file_record record = {.op = JOURNAL_FILE_DROP, .kind = "", .payload = ""};
+	record.key = luaL_checklstring(L, 2, &record.key_length);
+	return submit(L, &record, lua_toboolean(L, 3));
 }
 
 /* --- reading --- */
