@@ -99,12 +99,21 @@ int64_t cgdir_number(int dir, const char *file)
 	return cgdir_read(dir, file, text, sizeof text) == -1 ? -1 : parse(text);
 }
 
+/* What follows ${key} and a space at ${at}, or NULL when that is not there. */
+static const char *behind(const char *at, const char *key)
+{
+	for (; *key != 0; at++, key++)
+		if (*at != *key)
+			return NULL;
+	return *at == ' ' ? at + 1 : NULL;
+}
+
 int64_t cgdir_find(const char *text, const char *key)
 {
-	size_t length = strlen(key);
 	for (const char *at = text; *at != 0;) {
-		if (strncmp(at, key, length) == 0 && at[length] == ' ')
-			return parse(at + length + 1);
+		const char *value = behind(at, key);
+		if (value != NULL)
+			return parse(value);
 		const char *end = strchr(at, '\n');
 		if (end == NULL)
 			break;

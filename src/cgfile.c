@@ -74,21 +74,12 @@ static int64_t times(int64_t number, int64_t factor)
 	return number < 0 ? -1 : number * factor;
 }
 
-static void take(const char *text, const char *key, int64_t before, int64_t *ns)
+void cgfile_cpu(const char *text, struct cgroup_usage *usage)
 {
-	*ns = times(cgdir_find(text, key), 1000);
-	if (*ns >= before && before > 0)
-		*ns -= before;
-}
-
-void cgfile_cpu(const char *text, const struct cgroup_usage *before, struct cgroup_usage *usage)
-{
-	static const struct cgroup_usage nothing;
-	before = before != NULL ? before : &nothing;
-	take(text, "usage_usec", before->cpu_ns, &usage->cpu_ns);
-	take(text, "user_usec", before->cpu_user_ns, &usage->cpu_user_ns);
-	take(text, "system_usec", before->cpu_system_ns, &usage->cpu_system_ns);
-	take(text, "throttled_usec", before->throttled_ns, &usage->throttled_ns);
+	usage->cpu_ns = times(cgdir_find(text, "usage_usec"), 1000);
+	usage->cpu_user_ns = times(cgdir_find(text, "user_usec"), 1000);
+	usage->cpu_system_ns = times(cgdir_find(text, "system_usec"), 1000);
+	usage->throttled_ns = times(cgdir_find(text, "throttled_usec"), 1000);
 }
 
 static void usage_cpu_time(int dir, bool v2, struct cgroup_usage *usage)
@@ -96,7 +87,7 @@ static void usage_cpu_time(int dir, bool v2, struct cgroup_usage *usage)
 	char text[CGFILE_TEXT];
 	if (v2) {
 		if (cgdir_read(dir, "cpu.stat", text, sizeof text) != -1)
-			cgfile_cpu(text, NULL, usage);
+			cgfile_cpu(text, usage);
 		return;
 	}
 	usage->cpu_ns = cgdir_number(dir, "cpuacct.usage");

@@ -56,15 +56,24 @@ int cgkept_populated(struct cgkept *kept)
 	return !kept->vacant;
 }
 
+/* What is not known, now or before, is taken as it is. */
+static int64_t since(int64_t before, int64_t now)
+{
+	return before > 0 && now >= before ? now - before : now;
+}
+
 void cgkept_usage(struct cgkept *kept, struct cgroup_usage *usage)
 {
 	char text[CGFILE_TEXT];
+	const struct cgroup_usage *before = &kept->before, *after = &kept->after;
 	if (!kept_read(kept->spent, text))
 		return;
-	cgfile_cpu(text, &kept->before, usage);
+	cgfile_cpu(text, &kept->after);
 	kept->over = kept->vacant;
-	if (kept->over)
-		cgfile_cpu(text, NULL, &kept->after);
+	usage->cpu_ns = since(before->cpu_ns, after->cpu_ns);
+	usage->cpu_user_ns = since(before->cpu_user_ns, after->cpu_user_ns);
+	usage->cpu_system_ns = since(before->cpu_system_ns, after->cpu_system_ns);
+	usage->throttled_ns = since(before->throttled_ns, after->throttled_ns);
 }
 
 /* What was removed, by somebody who tidies up what is not used, cannot be read. */
@@ -89,7 +98,7 @@ bool cgkept_renew(struct cgkept *kept)
 	if (kept->over)
 		kept->before = kept->after;
 	else if (kept_read(kept->spent, text))
-		cgfile_cpu(text, NULL, &kept->before);
+		cgfile_cpu(text, &kept->before);
 	else
 		return false;
 	cgkept_enter(kept);

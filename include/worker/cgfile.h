@@ -21,8 +21,7 @@ unsigned cgfile_limit(const struct cgplace_tree *tree, int dir, unsigned wanted,
 /* cgfile_usage(tree, dir, usage): what the group ${dir} of ${tree} knows; the rest stays. */
 void cgfile_usage(const struct cgplace_tree *tree, int dir, struct cgroup_usage *usage);
 
-/* cgfile_cpu(text, before, usage): the same of the text of a v2 cpu.stat, less what had been used
- * ${before} (or NULL). */
-void cgfile_cpu(const char *text, const struct cgroup_usage *before, struct cgroup_usage *usage);
+/* cgfile_cpu(text, usage): the same of the text of a v2 cpu.stat. */
+void cgfile_cpu(const char *text, struct cgroup_usage *usage);
 
 #endif
