@@ -85,9 +85,8 @@ static int wrapped_done(lua_State *L, int status, lua_KContext context)
 static int wrapped(lua_State *L)
 {
 	lua_pushvalue(L, lua_upvalueindex(2));
-	lua_insert(L, 1);
 	lua_pushvalue(L, lua_upvalueindex(1));
-	lua_insert(L, 2);
+	lua_rotate(L, 1, 2);
 	return task_call(L, lua_gettop(L) - 2, 1, 0, wrapped_done);
 }
 
