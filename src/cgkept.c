@@ -84,10 +84,11 @@ static bool kept_is_free(const struct cgkept *kept)
 	       cgdir_find(text, "frozen") <= 0;
 }
 
+/* What was seen empty is looked at again when the next one has it: that is when it matters. */
 bool cgkept_may_rest(const struct cgkept *kept, int dir)
 {
 	struct stat st;
-	return kept_is_free(kept) && fstat(dir, &st) == 0 && st.st_nlink == 2;
+	return (kept->vacant || kept_is_free(kept)) && fstat(dir, &st) == 0 && st.st_nlink == 2;
 }
 
 bool cgkept_renew(struct cgkept *kept)

@@ -49,12 +49,12 @@ int cgkept_populated(struct cgkept *kept);
 /* cgkept_usage(kept, usage): what is not known stays as it is. */
 void cgkept_usage(struct cgkept *kept, struct cgroup_usage *usage);
 
-/* cgkept_may_rest(kept, dir): whether the group is as it was made: it is there, nobody is in it,
- * there are no groups below it, and it would not freeze who comes next. */
+/* cgkept_may_rest(kept, dir): whether the group is as it was made: it is there, nobody is in it (or
+ * was when it was asked last, if nobody was let in since), and there are no groups below it. */
 bool cgkept_may_rest(const struct cgkept *kept, int dir);
 
 /* cgkept_renew(kept): whether it is still there and still free, which a process that had left it
- * could have changed; from now on it counts for another job. */
+ * could have changed, and does not freeze who comes next; from now on it counts for another job. */
 bool cgkept_renew(struct cgkept *kept);
 
 #endif
