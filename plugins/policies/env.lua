@@ -32,14 +32,19 @@ function env.run(conf, next)
     if may_pass(name) then fixed[name] = process.inherited(name) or fixed[name] end
   end
   for name, value in pairs(conf.set) do fixed[name] = value end
-  for name, value in pairs(conf.secrets) do fixed[name] = secret.reveal(value) end
+  local secrets = {}
+  for name, value in pairs(conf.secrets) do
+    fixed[name] = secret.reveal(value)
+    secrets[#secrets + 1] = value
+  end
   local tmpdir = fixed.TMPDIR
   fixed.TMPDIR, fixed.WORKER_JOB_ID = "", "" -- room for those of each job
   return function(job, ctx)
     -- who the job is and where its home is, only its executor knows
-    ctx.env = process.env(fixed)
-    ctx.env.TMPDIR, ctx.env.WORKER_JOB_ID = tmpdir or ctx.workdir or "/tmp", job.id
-    for _, value in pairs(conf.secrets) do ctx.secrets[#ctx.secrets + 1] = value end
+    local own = process.env(fixed)
+    own.TMPDIR, own.WORKER_JOB_ID = tmpdir or ctx.workdir or "/tmp", job.id
+    ctx.env = own
+    for i = 1, #secrets do ctx.secrets[#ctx.secrets + 1] = secrets[i] end
     return next(job, ctx)
   end
 end

@@ -37,11 +37,15 @@ local function lower(into, allowed, asked)
 end
 
 function limits.run(conf, next)
-  local allowed = {}
-  for name in pairs(limits.config) do allowed[name] = conf[name] end
+  local allowed, names = {}, {}
+  for name in pairs(limits.config) do
+    allowed[name] = conf[name]
+    if conf[name] then names[#names + 1] = name end
+  end
   return function(job, ctx)
-    for name, most in pairs(allowed) do ctx.limits[name] = most end
-    if job.limits then lower(ctx.limits, allowed, job.limits) end
+    local into = ctx.limits
+    for i = 1, #names do into[names[i]] = allowed[names[i]] end
+    if job.limits then lower(into, allowed, job.limits) end
     return next(job, ctx)
   end
 end

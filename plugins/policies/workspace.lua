@@ -50,8 +50,8 @@ local function sweep(root)
   end
 end
 
--- Where the directories of one worker are: { root=, folder=, lock=, kept=, free = directories that
--- nobody uses now }.
+-- Where the directories of one worker are: { root=, folder=, lock=, kept=, free = places that nobody
+-- uses now }.
 local home_meta = { __index = {} }
 
 -- A sweeping neighbour may be quicker than our lock: then there is another name.  But where nothing can
@@ -84,22 +84,31 @@ local function new_home(root)
   return home
 end
 
--- The directory of one job: one that is free, or a new one.
-local function take(home)
-  local slate = table.remove(home.free)
-  if slate and (time.mono() - slate.since < TRUSTED or slate:wipe()) then return slate end
+-- What a job has its directory by: { conf=, home=, slate=, since= } stay with the directory; job, ctx and
+-- result are those of the job that has it now.
+local place_meta = {}
+
+-- A place for one job: one that is free, or a new one.
+local function take(conf, home)
+  local free = home.free
+  local count = #free
+  local place = free[count]
+  free[count] = nil
+  if place and (time.mono() - place.since < TRUSTED or place.slate:wipe()) then return place end
   if not fs.exists(home.folder) then
     home:close()
     settle(home)
   end
-  return fs.slate(fs.temp_dir(fs.join(home.folder, "job-")))
+  return setmetatable({ conf = conf, home = home, slate = fs.slate(fs.temp_dir(fs.join(home.folder, "job-"))),
+    since = false, job = false, ctx = false, result = false }, place_meta)
 end
 
-local function give_back(home, slate)
+local function give_back(place)
+  local home, slate = place.home, place.slate
   local ok, clean = pcall(slate.wipe, slate)
   if ok and clean then
-    slate.since = time.mono()
-    home.free[#home.free + 1] = slate
+    place.since, place.job, place.ctx, place.result = time.mono(), false, false, false
+    home.free[#home.free + 1] = place
   else
     remove(slate.path)
   end
@@ -122,12 +131,11 @@ local function put_aside(root, slate, job, ctx)
   log.info("workspace.kept", ("job %s: its files are in %s"):format(job.id, place), { job = job.id })
 end
 
-local leaving = {}
-function leaving:__close()
+function place_meta:__close()
   if must_keep(self.conf, self.result) then
-    put_aside(self.root, self.slate, self.job, self.ctx)
+    put_aside(self.home.root, self.slate, self.job, self.ctx)
   else
-    give_back(self.home, self.slate)
+    give_back(self)
   end
 end
 
@@ -140,12 +148,10 @@ function workspace.run(conf, next, own)
       home = own(new_home(root))
       homes[root] = home
     end
-    local slate = take(home)
-    ctx.workdir = slate.path
-    local use <close> = setmetatable({ conf = conf, root = home.root, home = home, slate = slate, job = job, ctx = ctx },
-      leaving)
-    use.result = next(job, ctx)
-    return use.result
+    local place <close> = take(conf, home)
+    ctx.workdir, place.job, place.ctx = place.slate.path, job, ctx
+    place.result = next(job, ctx)
+    return place.result
   end
 end
 
