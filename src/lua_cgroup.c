@@ -205,9 +205,11 @@ static int group_path(lua_State *L)
 	return 1;
 }
 
+/* A group that was closed has taken everything in it along. */
 static int group_populated(lua_State *L)
 {
-	lua_pushboolean(L, cgroup_populated(group_check(L, 1)->group));
+	struct cgroup *group = group_of(door_check(L, 1, &group_type));
+	lua_pushboolean(L, group != NULL && cgroup_populated(group));
 	return 1;
 }
 

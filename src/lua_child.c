@@ -124,6 +124,14 @@ static int read_failed(lua_State *co, const char *name, int code)
 	return door_raise(co, "file", &err);
 }
 
+int lua_child_push_end(lua_State *L, const struct process *process)
+{
+	lua_pushnil(L);
+	lua_pushboolean(L, process->leaked);
+	lua_pushinteger(L, (lua_Integer)(process->out[OUT].dropped + process->out[ERR].dropped));
+	return 3;
+}
+
 /* The bytes are read here, when the task runs, straight into the one buffer there is: a thousand
  * children with output waiting cost no memory but their pipes.  The streams take turns. */
 static int read_push(lua_State *co, void *op)
@@ -133,7 +141,7 @@ static int read_push(lua_State *co, void *op)
 	if (process == NULL)
 		return lua_child_closed(co, NULL);
 	if (!process->out[OUT].open && !process->out[ERR].open)
-		return 0;
+		return lua_child_push_end(co, process);
 	for (int i = 0; i < STREAMS; i++) {
 		int which = (process->turn + i) % STREAMS;
 		struct stream_reader *reader = &process->out[which];
@@ -257,7 +265,8 @@ static int started_push(lua_State *co, void *op)
 		return lua_child_closed(co, NULL);
 	if (box->process->started) {
 		lua_pushvalue(co, 2);
-		return 1;
+		lua_pushinteger(co, spawn_pid(box->process->spawn));
+		return 2;
 	}
 	door_push_error(co, "spawn", spawn_failure(box->process->spawn, &step));
 	lua_pushstring(co, step);
@@ -271,40 +280,24 @@ static lua_Number seconds(int64_t ns)
 	return (lua_Number)ns / (lua_Number)CLOCK_SECOND;
 }
 
-static void push_usage(lua_State *L, const struct spawn_result *result)
-{
-	lua_createtable(L, 0, 5);
-	lua_pushnumber(L, seconds(result->user + result->system));
-	lua_setfield(L, -2, "cpu");
-	lua_pushnumber(L, seconds(result->user));
-	lua_setfield(L, -2, "user");
-	lua_pushnumber(L, seconds(result->system));
-	lua_setfield(L, -2, "system");
-	lua_pushnumber(L, seconds(result->wall));
-	lua_setfield(L, -2, "wall");
-	lua_pushinteger(L, (lua_Integer)result->peak_memory);
-	lua_setfield(L, -2, "peak_memory");
-}
-
+/* Values, of which worker.process makes tables: a name that Lua code knows costs it nothing. */
 int lua_child_push_result(lua_State *L, const struct spawn_result *result)
 {
-	lua_createtable(L, 0, 5);
 	if (result->signal == 0)
 		lua_pushinteger(L, result->code);
 	else
 		lua_pushnil(L);
-	lua_setfield(L, -2, "code");
-	if (result->signal != 0) {
+	if (result->signal != 0)
 		lua_pushinteger(L, result->signal);
-		lua_setfield(L, -2, "signal");
-	}
+	else
+		lua_pushnil(L);
 	lua_pushboolean(L, result->core);
-	lua_setfield(L, -2, "core");
-	lua_pushinteger(L, result->signal ? 128 + result->signal : result->code);
-	lua_setfield(L, -2, "exit_code");
-	push_usage(L, result);
-	lua_setfield(L, -2, "usage");
-	return 1;
+	lua_pushnumber(L, seconds(result->user + result->system));
+	lua_pushnumber(L, seconds(result->user));
+	lua_pushnumber(L, seconds(result->system));
+	lua_pushnumber(L, seconds(result->wall));
+	lua_pushinteger(L, (lua_Integer)result->peak_memory);
+	return 8;
 }
 
 static int result_push(lua_State *co, void *op)

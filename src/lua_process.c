@@ -1,15 +1,17 @@
 /* lua_process.c -- worker.core.process: children for Lua.  Floor 5.
  *
- *	process.spawn(request) -> child       parks until exec has succeeded; raises kind "spawn"
+ *	process.spawn(request) -> child, pid  parks until exec has succeeded; raises kind "spawn"
  *	process.env(base, ...) -> table       several in one; false takes a name out
  *	process.signals                       {TERM = 15, ...}
  *	child:pid()
- *	child:read(drain) -> stream, text     parks; nil at the end; text may be "" (ask again)
- *	child:wait() -> result                parks
+ *	child:read(drain) -> stream, text     parks; text may be "" (ask again); at the end nil,
+ *	                                      whether others held it open, bytes over the limit
+ *	child:wait() -> code, signal, core, cpu, user, system, wall, peak memory
+ *	                                      parks; code or signal is nil
  *	child:write(text) -> boolean          parks; false when the child no longer reads
  *	child:shut()                          ends its stdin
  *	child:signal(n, whole_tree)           child:end_tree(): KILL for the tree; parks until empty
- *	child:leaked() child:dropped() child:close()
+ *	child:close()
  *
  * A child's own tree is here; a control group is a handle of worker.core.cgroup, and whoever uses
  * one asks that for signals and the end.  How a child lives is in lua_child.c.
@@ -25,6 +27,7 @@
 #include "worker/loop.h"
 #include "worker/lua_cgroup.h"
 #include "worker/lua_child.h"
+#include "worker/lua_env.h"
 #include "worker/lua_spawn.h"
 #include "worker/orphans.h"
 #include "worker/spawn.h"
@@ -77,7 +80,7 @@ static void request_group(struct spawn_request *request, struct cgroup *group)
 static struct nursery *nursery_of(lua_State *L);
 static int nursery_open(struct nursery *nursery, struct loop *loop, struct err *err);
 
-/* What the door itself makes of the table; the rest is the request. */
+/* What the door itself makes of the options; the rest is the request. */
 struct plan {
 	struct spawn_request request;
 	char tag[ORPHANS_TAG_SIZE];
@@ -88,24 +91,35 @@ struct plan {
 };
 
 /* User value 1 of the handle anchors the group, whose files the order needs. */
+static struct cgroup *read_group(lua_State *L, int at)
+{
+	struct cgroup *group = lua_isnil(L, at) ? NULL : lua_cgroup_test(L, at);
+	if (group == NULL && !lua_isnil(L, at))
+		luaL_error(L, "field 'cgroup': expected a control group, got %s",
+			   luaL_typename(L, at));
+	lua_pushvalue(L, at);
+	lua_setiuservalue(L, 2, 1);
+	return group;
+}
+
 static void read_plan(lua_State *L, struct plan *plan)
 {
-	lua_getfield(L, 1, "cgroup");
-	struct cgroup *group = lua_isnil(L, -1) ? NULL : lua_cgroup_test(L, -1);
-	if (group == NULL && !lua_isnil(L, -1))
-		luaL_error(L, "field 'cgroup': expected a control group, got %s",
-			   luaL_typename(L, -1));
-	lua_setiuservalue(L, 2, 1);
+	int first = lua_spawn_lay(L, 1, lua_upvalueindex(1));
+	struct cgroup *group = read_group(L, first + LUA_SPAWN_CGROUP);
+	plan->tag[0] = '\0';
 	if (group == NULL)
 		orphans_tag(plan->tag);
-	lua_spawn_request(L, 1, group == NULL ? plan->tag : NULL, &plan->request);
+	lua_spawn_request(L, first, group == NULL ? plan->tag : NULL, &plan->request);
 	if (group != NULL)
 		request_group(&plan->request, group);
-	plan->piped = lua_getfield(L, 1, "stdin") == LUA_TBOOLEAN && lua_toboolean(L, -1);
-	if (!lua_isboolean(L, -1))
-		plan->input = door_string(L, 1, "stdin", &plan->input_length, NULL);
-	plan->merge = door_bool(L, 1, "merge", false);
-	plan->ceiling = (uint64_t)door_integer(L, 1, "output_limit", 0, INT64_MAX, 0);
+	plan->input = NULL;
+	plan->piped = lua_type(L, first + LUA_SPAWN_STDIN) == LUA_TBOOLEAN &&
+		      lua_toboolean(L, first + LUA_SPAWN_STDIN);
+	if (!lua_isboolean(L, first + LUA_SPAWN_STDIN))
+		plan->input = lua_spawn_text(L, first, LUA_SPAWN_STDIN, &plan->input_length);
+	plan->merge = lua_spawn_flag(L, first, LUA_SPAWN_MERGE, false);
+	plan->ceiling =
+		(uint64_t)lua_spawn_number(L, first, LUA_SPAWN_OUTPUT_LIMIT, 0, INT64_MAX, 0);
 }
 
 /* Nothing that can raise happens in here, with pipes open. */
@@ -116,7 +130,7 @@ static int process_start(struct process *process, struct plan *plan, struct err 
 			    err) == -1)
 		return -1;
 	process->ceiling = plan->ceiling;
-	memcpy(process->tree.tag, plan->tag, sizeof plan->tag);
+	strcpy(process->tree.tag, plan->tag);
 	process->spawn = spawn_start(process->nursery->spawner, &plan->request, lua_child_event,
 				     process, err);
 	return process->spawn == NULL ? -1 : 0;
@@ -125,7 +139,7 @@ static int process_start(struct process *process, struct plan *plan, struct err 
 /* In the order of every door: all that may raise, the token, then what has to be undone. */
 static int core_spawn(lua_State *L)
 {
-	struct plan plan = {.piped = false};
+	struct plan plan;
 	struct err err = {.code = 0};
 	luaL_checktype(L, 1, LUA_TTABLE);
 	lua_settop(L, 1);
@@ -160,7 +174,7 @@ static int child_read(lua_State *L)
 	int64_t drain = door_nanos(L, 2);
 	struct err err;
 	if (!process->out[OUT].open && !process->out[ERR].open)
-		return 0;
+		return lua_child_push_end(L, process);
 	if (process->reading)
 		return luaL_error(L, "another task already reads the output of this child");
 	process->reader = task_token(L);
@@ -304,19 +318,6 @@ static int child_pid(lua_State *L)
 	return 1;
 }
 
-static int child_leaked(lua_State *L)
-{
-	lua_pushboolean(L, to_process(L)->leaked);
-	return 1;
-}
-
-static int child_dropped(lua_State *L)
-{
-	const struct process *process = to_process(L);
-	lua_pushinteger(L, (lua_Integer)(process->out[OUT].dropped + process->out[ERR].dropped));
-	return 1;
-}
-
 static int child_close(lua_State *L)
 {
 	box_close(L, door_check(L, 1, &box_type));
@@ -324,17 +325,9 @@ static int child_close(lua_State *L)
 }
 
 static const luaL_Reg box_methods[] = {
-	{"pid", child_pid},
-	{"read", child_read},
-	{"wait", child_wait},
-	{"write", child_write},
-	{"shut", child_shut},
-	{"signal", child_signal},
-	{"leaked", child_leaked},
-	{"dropped", child_dropped},
-	{"end_tree", child_end_tree},
-	{"close", child_close},
-	{NULL, NULL},
+	{"pid", child_pid},	      {"read", child_read},   {"wait", child_wait},
+	{"write", child_write},	      {"shut", child_shut},   {"signal", child_signal},
+	{"end_tree", child_end_tree}, {"close", child_close}, {NULL, NULL},
 };
 
 static const struct door_type box_type = {
@@ -343,47 +336,6 @@ static const struct door_type box_type = {
 	.close = box_close,
 	.state = box_state,
 };
-
-/* --- environments --- */
-
-static lua_Integer env_size(lua_State *L, int index)
-{
-	lua_Integer count = 0;
-	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
-		count++;
-	return count;
-}
-
-static void env_add(lua_State *L, int from, int to)
-{
-	for (lua_pushnil(L); lua_next(L, from); lua_pop(L, 1)) {
-		lua_pushvalue(L, -2);
-		if (lua_toboolean(L, -2))
-			lua_pushvalue(L, -2);
-		else
-			lua_pushnil(L);
-		lua_rawset(L, to);
-	}
-}
-
-/* Each job has two of them: room for all there is is taken at once. */
-static int core_env(lua_State *L)
-{
-	int given = lua_gettop(L);
-	lua_Integer room = 0;
-	luaL_checkstack(L, 8, "too many environments");
-	for (int i = 1; i <= given; i++) {
-		if (lua_isnoneornil(L, i))
-			continue;
-		luaL_checktype(L, i, LUA_TTABLE);
-		room += env_size(L, i);
-	}
-	lua_createtable(L, 0, (int)room);
-	for (int i = 1; i <= given; i++)
-		if (lua_istable(L, i))
-			env_add(L, i, given + 1);
-	return 1;
-}
 
 /* --- the nursery --- */
 
@@ -420,7 +372,7 @@ static void nursery_close(lua_State *L, void *ud)
 
 static const struct door_type nursery_type = {.name = "worker.nursery", .close = nursery_close};
 
-static const luaL_Reg functions[] = {{"spawn", core_spawn}, {"env", core_env}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"env", lua_env_merge}, {NULL, NULL}};
 
 static struct nursery *nursery_of(lua_State *L)
 {
@@ -435,6 +387,9 @@ int luaopen_worker_core_process(lua_State *L)
 	/* The metatable of a type lives under the type's own address; this is another one. */
 	lua_rawsetp(L, LUA_REGISTRYINDEX, functions);
 	luaL_newlib(L, functions);
+	lua_spawn_push_names(L);
+	lua_pushcclosure(L, core_spawn, 1);
+	lua_setfield(L, -2, "spawn");
 	push_signals(L);
 	lua_setfield(L, -2, "signals");
 	return 1;

@@ -4,25 +4,27 @@
  *
  *	argv = {"sh", "-c", ...}     env = {K = V, ...}     cwd = "/x"
  *	rlimits = {nofile = 1024, cpu = {60, 65}, core = "unlimited"}           umask = 18
- *	user = "name" or "1000"      group = the same       nice, oom_score_adj = integers
+ *	user = "name" or 1000        group = the same       nice, oom_score_adj = integers
  *	fds = {[to] = from}          pdeathsig, new_privileges, plain = booleans
+ *
+ * It is walked once: each value gets the place of its option on the stack, from where it is read.
  */
 #include "worker/lua_spawn.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 #include "worker/door.h"
+#include "worker/lua_env.h"
 
 static const struct {
 	const char *name;
 	int resource;
 } limit_names[] = {
-	{"as", RLIMIT_AS},	   {"core", RLIMIT_CORE},   {"cpu", RLIMIT_CPU},
-	{"data", RLIMIT_DATA},	   {"fsize", RLIMIT_FSIZE}, {"memlock", RLIMIT_MEMLOCK},
-	{"nofile", RLIMIT_NOFILE}, {"nproc", RLIMIT_NPROC}, {"stack", RLIMIT_STACK},
+	{"nofile", RLIMIT_NOFILE}, {"core", RLIMIT_CORE},   {"fsize", RLIMIT_FSIZE},
+	{"as", RLIMIT_AS},	   {"cpu", RLIMIT_CPU},	    {"data", RLIMIT_DATA},
+	{"nproc", RLIMIT_NPROC},   {"stack", RLIMIT_STACK}, {"memlock", RLIMIT_MEMLOCK},
 };
 
 /* The string on top of the stack, which ${what} names; popped, but still held by its table. */
@@ -39,16 +41,36 @@ static const char *take_string(lua_State *L, const char *what, int place)
 	return text;
 }
 
-static const char *take_field(lua_State *L, int index, const char *key)
-{
-	size_t length = 0;
-	const char *text = door_string(L, index, key, &length, NULL);
-	if (text != NULL && strlen(text) != length)
-		luaL_error(L, "field '%s' holds a NUL byte", key);
-	return text;
-}
-
 /* --- the options --- */
+
+static const char *const option_names[LUA_SPAWN_OPTIONS] = {
+	[LUA_SPAWN_ARGV] = "argv",
+	[LUA_SPAWN_ENV] = "env",
+	[LUA_SPAWN_CWD] = "cwd",
+	[LUA_SPAWN_STDIN] = "stdin",
+	[LUA_SPAWN_MERGE] = "merge",
+	[LUA_SPAWN_OUTPUT_LIMIT] = "output_limit",
+	[LUA_SPAWN_RLIMITS] = "rlimits",
+	[LUA_SPAWN_UMASK] = "umask",
+	[LUA_SPAWN_USER] = "user",
+	[LUA_SPAWN_GROUP] = "group",
+	[LUA_SPAWN_NICE] = "nice",
+	[LUA_SPAWN_OOM_SCORE_ADJ] = "oom_score_adj",
+	[LUA_SPAWN_PDEATHSIG] = "pdeathsig",
+	[LUA_SPAWN_NEW_PRIVILEGES] = "new_privileges",
+	[LUA_SPAWN_CGROUP] = "cgroup",
+	[LUA_SPAWN_FDS] = "fds",
+	[LUA_SPAWN_PLAIN] = "plain",
+};
+
+void lua_spawn_push_names(lua_State *L)
+{
+	lua_createtable(L, 0, LUA_SPAWN_OPTIONS);
+	for (int option = 0; option < LUA_SPAWN_OPTIONS; option++) {
+		lua_pushinteger(L, option);
+		lua_setfield(L, -2, option_names[option]);
+	}
+}
 
 /* A mistake is told at the place of who called process.spawn. */
 static void refuse(lua_State *L, const char *format, const char *word)
@@ -59,113 +81,100 @@ static void refuse(lua_State *L, const char *format, const char *word)
 	lua_error(L);
 }
 
-static bool is_option(const char *name)
+int lua_spawn_lay(lua_State *L, int index, int names)
 {
-	static const char *const names[] = {
-		"argv",	  "cwd",  "env",   "stdin",	   "merge",	     "rlimits",
-		"umask",  "user", "group", "nice",	   "oom_score_adj",  "pdeathsig",
-		"cgroup", "fds",  "plain", "output_limit", "new_privileges",
-	};
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (strcmp(names[i], name) == 0)
-			return true;
-	return false;
-}
-
-static void check_options(lua_State *L, int index)
-{
-	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
-		if (lua_type(L, -2) != LUA_TSTRING || !is_option(lua_tostring(L, -2)))
+	int first = lua_gettop(L) + 1;
+	luaL_checkstack(L, LUA_SPAWN_OPTIONS + LUA_MINSTACK, "process.spawn");
+	lua_settop(L, first + LUA_SPAWN_OPTIONS - 1);
+	for (lua_pushnil(L); lua_next(L, index);) {
+		lua_pushvalue(L, -2);
+		if (lua_rawget(L, names) != LUA_TNUMBER)
 			refuse(L, "process.spawn: there is no option '%s'",
-			       luaL_tolstring(L, -2, NULL));
+			       luaL_tolstring(L, -3, NULL));
+		int option = (int)lua_tointeger(L, -1);
+		lua_pop(L, 1);
+		lua_replace(L, first + option);
+	}
+	return first;
 }
 
-static const char *const *read_argv(lua_State *L, int index)
+/* --- simple ones --- */
+
+static void mismatch(lua_State *L, int first, enum lua_spawn_option option, const char *expected)
 {
-	int type = lua_getfield(L, index, "argv");
-	size_t n = type == LUA_TTABLE ? (size_t)luaL_len(L, -1) : 0;
+	luaL_error(L, "field '%s': expected %s, got %s", option_names[option], expected,
+		   luaL_tolstring(L, first + option, NULL));
+}
+
+const char *lua_spawn_text(lua_State *L, int first, enum lua_spawn_option option, size_t *length)
+{
+	int type = lua_type(L, first + option);
+	if (type == LUA_TNIL)
+		return NULL;
+	if (type != LUA_TSTRING)
+		mismatch(L, first, option, "a string");
+	return lua_tolstring(L, first + option, length);
+}
+
+lua_Integer lua_spawn_number(lua_State *L, int first, enum lua_spawn_option option,
+			     lua_Integer least, lua_Integer most, lua_Integer otherwise)
+{
+	int whole = 0, type = lua_type(L, first + option);
+	if (type == LUA_TNIL)
+		return otherwise;
+	lua_Integer number =
+		type == LUA_TNUMBER ? lua_tointegerx(L, first + option, &whole) : otherwise;
+	if (!whole)
+		mismatch(L, first, option, "a whole number");
+	if (number < least || number > most)
+		luaL_error(L, "field '%s': %I is not between %I and %I", option_names[option],
+			   number, least, most);
+	return number;
+}
+
+bool lua_spawn_flag(lua_State *L, int first, enum lua_spawn_option option, bool otherwise)
+{
+	int type = lua_type(L, first + option);
+	if (type == LUA_TNIL)
+		return otherwise;
+	if (type != LUA_TBOOLEAN)
+		mismatch(L, first, option, "true or false");
+	return lua_toboolean(L, first + option);
+}
+
+/* What a program is given ends at a NUL byte. */
+static const char *plain_text(lua_State *L, int first, enum lua_spawn_option option)
+{
+	size_t length;
+	const char *text = lua_spawn_text(L, first, option, &length);
+	if (text != NULL && strlen(text) != length)
+		luaL_error(L, "field '%s' holds a NUL byte", option_names[option]);
+	return text;
+}
+
+/* By number or by name; the number becomes text in its place on the stack. */
+static const char *person_text(lua_State *L, int first, enum lua_spawn_option option)
+{
+	if (lua_type(L, first + option) == LUA_TNUMBER)
+		return lua_tostring(L, first + option);
+	return plain_text(L, first, option);
+}
+
+/* --- the arguments --- */
+
+static const char *const *read_argv(lua_State *L, int argv)
+{
+	size_t n = lua_type(L, argv) == LUA_TTABLE ? (size_t)luaL_len(L, argv) : 0;
 	if (n == 0)
 		refuse(L, "process.spawn: argv: expected a list such as %s",
 		       "{ \"sh\", \"-c\", \"exit 3\" }");
 	const char **vector = door_scratch(L, (n + 1) * sizeof *vector);
 	for (size_t i = 0; i < n; i++) {
-		lua_rawgeti(L, -2, (lua_Integer)i + 1);
+		lua_rawgeti(L, argv, (lua_Integer)i + 1);
 		vector[i] = take_string(L, "argument", (int)i + 1);
 	}
 	vector[n] = NULL;
 	return vector;
-}
-
-/* --- the environment --- */
-
-/* The pair on top of the stack is a variable: how many bytes "K=V" takes. */
-static size_t variable_size(lua_State *L)
-{
-	size_t key_size = 0, size;
-	const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &key_size) : NULL;
-	if (key_size == 0 || strcspn(key, "=") != key_size)
-		luaL_error(L, "process.spawn: env: '%s' cannot name a variable",
-			   key != NULL ? key : luaL_tolstring(L, -2, NULL));
-	if (strlen(luaL_tolstring(L, -1, &size)) != size)
-		luaL_error(L, "the variable %s holds a NUL byte, which no program can be given",
-			   key);
-	lua_pop(L, 1);
-	return key_size + 1 + size + 1;
-}
-
-static char *variable_write(lua_State *L, char *to)
-{
-	size_t key_size, size;
-	const char *key = lua_tolstring(L, -2, &key_size);
-	const char *value = luaL_tolstring(L, -1, &size);
-	to = mempcpy(to, key, key_size);
-	*to++ = '=';
-	to = mempcpy(to, value, size + 1);
-	lua_pop(L, 1);
-	return to;
-}
-
-static int variable_compare(const void *left, const void *right)
-{
-	return strcmp(*(const char *const *)left, *(const char *const *)right);
-}
-
-/* Sorted: the same environment is the same bytes every time.  ${extra} comes last. */
-static const char *const *read_env(lua_State *L, int index, const char *extra)
-{
-	size_t count = 0, bytes = 0;
-	int type = lua_getfield(L, index, "env");
-	if (type != LUA_TTABLE && type != LUA_TNIL)
-		luaL_error(L, "field 'env': expected a table, got %s", lua_typename(L, type));
-	int table = lua_gettop(L);
-	for (lua_pushnil(L); type == LUA_TTABLE && lua_next(L, table); lua_pop(L, 1), count++)
-		bytes += variable_size(L);
-	lua_settop(L, table);
-	const char **vector = door_scratch(L, (count + 2) * sizeof *vector + bytes);
-	char *text = (char *)(vector + count + 2);
-	size_t n = 0;
-	for (lua_pushnil(L); n < count && lua_next(L, table); lua_pop(L, 1)) {
-		vector[n++] = text;
-		text = variable_write(L, text);
-	}
-	lua_settop(L, table + 1);
-	qsort(vector, count, sizeof *vector, variable_compare);
-	vector[count] = extra;
-	vector[count + 1] = NULL;
-	return vector;
-}
-
-/* A program without a slash is looked for where the child itself would look. */
-static const char *search_path(lua_State *L, int index)
-{
-	const char *path = NULL;
-	if (lua_getfield(L, index, "env") == LUA_TTABLE) {
-		if (lua_getfield(L, -1, "PATH") == LUA_TSTRING)
-			path = lua_tostring(L, -1);
-		lua_pop(L, 1);
-	}
-	lua_pop(L, 1);
-	return path;
 }
 
 /* --- limits --- */
@@ -193,70 +202,68 @@ static int limit_resource(lua_State *L, const char *name)
 	return luaL_error(L, "there is no limit '%s'", name);
 }
 
-/* The limit on top of the stack: one number for both, or { soft, hard }. */
-static void read_limit(lua_State *L, const char *name, struct spawn_limit *limit)
+/* The limit on top of the stack, popped: one number for both, or { soft, hard }. */
+static void take_limit(lua_State *L, const char *name, struct spawn_limit *limit)
 {
-	bool pair = lua_type(L, -1) == LUA_TTABLE;
 	limit->resource = limit_resource(L, name);
-	for (int i = 1; i <= 2; i++) {
-		if (pair)
-			lua_rawgeti(L, -1, i);
-		else
-			lua_pushvalue(L, -1);
-		*(i == 1 ? &limit->soft : &limit->hard) = take_amount(L, name);
+	if (lua_type(L, -1) != LUA_TTABLE) {
+		limit->soft = limit->hard = take_amount(L, name);
+		return;
 	}
-}
-
-static void read_limits(lua_State *L, int index, struct spawn_request *request)
-{
-	if (lua_getfield(L, index, "rlimits") == LUA_TTABLE) {
-		for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-			if (request->limit_count == SPAWN_LIMITS)
-				luaL_error(L, "more than %d limits", SPAWN_LIMITS);
-			if (lua_type(L, -2) != LUA_TSTRING)
-				luaL_error(L, "rlimits: expected names such as nofile");
-			read_limit(L, lua_tostring(L, -2),
-				   &request->limits[request->limit_count++]);
-		}
-	}
+	lua_rawgeti(L, -1, 1);
+	limit->soft = take_amount(L, name);
+	lua_rawgeti(L, -1, 2);
+	limit->hard = take_amount(L, name);
 	lua_pop(L, 1);
 }
 
-static void read_files(lua_State *L, int index, struct spawn_request *request)
+static void read_limits(lua_State *L, int limits, struct spawn_request *request)
 {
-	if (lua_getfield(L, index, "fds") == LUA_TTABLE) {
-		lua_pushnil(L);
-		for (; lua_next(L, -2); lua_pop(L, 1)) {
-			/* Three places stay free for what the door itself connects. */
-			if (request->fd_count >= SPAWN_FDS - 3)
-				luaL_error(L, "more files than a child can be given");
-			int from = (int)luaL_checkinteger(L, -1);
-			if (from < 0)
-				luaL_error(L, "fds: %d is no file", from);
-			request->fds[request->fd_count++] = (struct spawn_fd){
-				.from = from, .to = (int)luaL_checkinteger(L, -2)};
-		}
+	if (lua_type(L, limits) != LUA_TTABLE)
+		return;
+	for (lua_pushnil(L); lua_next(L, limits);) {
+		if (request->limit_count == SPAWN_LIMITS)
+			luaL_error(L, "more than %d limits", SPAWN_LIMITS);
+		if (lua_type(L, -2) != LUA_TSTRING)
+			luaL_error(L, "rlimits: expected names such as nofile");
+		take_limit(L, lua_tostring(L, -2), &request->limits[request->limit_count++]);
 	}
-	lua_pop(L, 1);
 }
 
-void lua_spawn_request(lua_State *L, int index, const char *tag, struct spawn_request *request)
+static void read_files(lua_State *L, int files, struct spawn_request *request)
+{
+	if (lua_type(L, files) != LUA_TTABLE)
+		return;
+	for (lua_pushnil(L); lua_next(L, files); lua_pop(L, 1)) {
+		/* Three places stay free for what the door itself connects. */
+		if (request->fd_count >= SPAWN_FDS - 3)
+			luaL_error(L, "more files than a child can be given");
+		int from = (int)luaL_checkinteger(L, -1);
+		if (from < 0)
+			luaL_error(L, "fds: %d is no file", from);
+		request->fds[request->fd_count++] =
+			(struct spawn_fd){.from = from, .to = (int)luaL_checkinteger(L, -2)};
+	}
+}
+
+void lua_spawn_request(lua_State *L, int first, const char *tag, struct spawn_request *request)
 {
 	*request = SPAWN_REQUEST;
-	check_options(L, index);
-	request->argv = read_argv(L, index);
-	request->envp = read_env(L, index, tag);
-	request->path = search_path(L, index);
-	request->cwd = take_field(L, index, "cwd");
-	request->user = take_field(L, index, "user");
-	request->group = take_field(L, index, "group");
-	request->umask = (int)door_integer(L, index, "umask", 0, 0777, -1);
-	request->nice = (int)door_integer(L, index, "nice", -40, 40, 0);
-	request->oom_score_adj =
-		(int)door_integer(L, index, "oom_score_adj", -1000, 1000, SPAWN_OOM_KEEP);
-	request->outlive = !door_bool(L, index, "pdeathsig", true);
-	request->no_new_privileges = !door_bool(L, index, "new_privileges", true);
-	request->plain = door_bool(L, index, "plain", false);
-	read_limits(L, index, request);
-	read_files(L, index, request);
+	request->argv = read_argv(L, first + LUA_SPAWN_ARGV);
+	request->envp = lua_env_vector(L, first + LUA_SPAWN_ENV, tag);
+	/* A program without a slash is looked for where the child itself would look. */
+	if (strchr(request->argv[0], '/') == NULL)
+		request->path = lua_env_find(request->envp, "PATH");
+	request->cwd = plain_text(L, first, LUA_SPAWN_CWD);
+	request->user = person_text(L, first, LUA_SPAWN_USER);
+	request->group = person_text(L, first, LUA_SPAWN_GROUP);
+	request->umask = (int)lua_spawn_number(L, first, LUA_SPAWN_UMASK, 0, 0777, -1);
+	request->nice = (int)lua_spawn_number(L, first, LUA_SPAWN_NICE, -40, 40, 0);
+	request->oom_score_adj = (int)lua_spawn_number(L, first, LUA_SPAWN_OOM_SCORE_ADJ, -1000,
+						       1000, SPAWN_OOM_KEEP);
+	request->outlive = !lua_spawn_flag(L, first, LUA_SPAWN_PDEATHSIG, true);
+	request->no_new_privileges = !lua_spawn_flag(L, first, LUA_SPAWN_NEW_PRIVILEGES, true);
+	request->plain = lua_spawn_flag(L, first, LUA_SPAWN_PLAIN, false);
+	read_limits(L, first + LUA_SPAWN_RLIMITS, request);
+	read_files(L, first + LUA_SPAWN_FDS, request);
 }

@@ -111,12 +111,12 @@ static void order_fill(struct spawn_order *order, struct arena *arena,
 	const char *path = request->path ? request->path : ORDER_PATH;
 	order->argv = (char *const *)arena_vector(arena, request->argv);
 	order->envp = (char *const *)arena_vector(arena, request->envp ? request->envp : nothing);
-	order->paths = arena_paths(arena, request->argv[0], path);
 	order->searched = strchr(request->argv[0], '/') == NULL;
+	order->paths = arena_paths(arena, request->argv[0], path);
 	order->request.cwd = arena_string(arena, request->cwd);
 	order->request.user = arena_string(arena, request->user);
 	order->request.group = arena_string(arena, request->group);
-	order->request.path = arena_string(arena, path);
+	order->request.path = order->searched ? arena_string(arena, path) : NULL;
 }
 
 /* A request that cannot be carried out is refused before anything is done for it. */
@@ -135,7 +135,7 @@ struct spawn_order *spawn_order_new(const struct spawn_request *request, struct 
 		err_set(err, EINVAL, "too many files, groups or limits for one child");
 		return NULL;
 	}
-	struct spawn_order measured = {.request = *request};
+	struct spawn_order measured; /* its pointers come to nothing */
 	struct arena arena = {0};
 	order_fill(&measured, &arena, request);
 

@@ -88,11 +88,13 @@ int lua_child_input(struct process *process, struct spawn_request *request, cons
 		    size_t length, bool piped, struct err *err);
 
 /* lua_child_event: for spawn_start.  Wakes the starter, which gets the handle (at index 2 of its
- * stack) or the error; wakes the waiters, who get the result. */
+ * stack) and the pid, or the error; wakes the waiters, who get the result. */
 void lua_child_event(void *process, enum spawn_event what);
 
-/* lua_child_push_result(L, result): what wait() returns. */
+/* lua_child_push_result(L, result): what wait() returns.  lua_child_push_end(L, process): what
+ * read() returns at the end of the output. */
 int lua_child_push_result(lua_State *L, const struct spawn_result *result);
+int lua_child_push_end(lua_State *L, const struct process *process);
 
 /* lua_child_arm(process, drain_ns, err): wake the reader when there is output, an end, or
  * ${drain_ns} after the leader's exit.  lua_child_disarm: the reader goes. */

@@ -13,55 +13,41 @@ local process = {}
 
 local DRAIN = 1 -- seconds that others may go on writing after the leader has exited
 local GRACE = 10
+local NOTHING = {}
 
 local methods = {}
 local meta = { __index = methods, __name = "worker.process" }
 
--- Options ----------------------------------------------------------------------------------------
-
--- Users and groups by number are text for the core, as their names are.
-local function with_names(options)
-  local user, group, copy = options.user, options.group, {}
-  for name, value in pairs(options) do copy[name] = value end
-  copy.user, copy.group = user and tostring(user), group and tostring(group)
-  return copy
-end
-
 --- `process.spawn(options) -> child`: start a program; waits until its exec has succeeded, else
 -- raises kind "spawn" with `code`, `name` ("ENOENT") and `step` ("exec /bin/foo").  Options:
--- `argv` (a name without a slash is looked for in the PATH of `env`), `env` (a table; the child
--- gets exactly this), `cwd`, `stdin` (a string of any size; `true` for child:write; else
--- /dev/null), `merge` (stderr into stdout), `output_limit` (bytes per stream; the rest is read and
--- dropped), `rlimits` ({ nofile = 1024, cpu = { 60, 65 }, core = "unlimited" }), `umask`, `user`,
--- `group`, `nice`, `oom_score_adj`, `pdeathsig` (false: it may outlive the worker),
--- `new_privileges` (false: set-uid programs gain nothing), `cgroup` (a group; without one the
--- environment gets one more entry, WORKER_JOB_TAG, by which the child's descendants are found).
+-- `argv` (a name without a slash is looked for in the PATH of `env`), `env` (a table, or a list of
+-- tables that make one as in process.env; the child gets exactly this), `cwd`, `stdin` (a string of
+-- any size; `true` for child:write; else /dev/null), `merge` (stderr into stdout), `output_limit`
+-- (bytes per stream; the rest is read and dropped), `rlimits` ({ nofile = 1024, cpu = { 60, 65 },
+-- core = "unlimited" }), `umask`, `user`, `group`, `nice`, `oom_score_adj`, `pdeathsig` (false: it
+-- may outlive the worker), `new_privileges` (false: set-uid programs gain nothing), `cgroup` (a
+-- group; without one the environment gets one more entry, WORKER_JOB_TAG, by which the child's
+-- descendants are found).
 function process.spawn(options)
-  if type(options.user) == "number" or type(options.group) == "number" then options = with_names(options) end
-  local handle = core.spawn(options)
+  local handle, pid = core.spawn(options)
   return setmetatable({
-    handle = handle, cgroup = options.cgroup, pid = handle:pid(), leaked = false, waited = false, closed = false,
+    handle = handle, cgroup = options.cgroup, pid = pid,
+    leaked = false, waited = false, closed = false, ending = false,
   }, meta)
 end
 
 -- The tree ---------------------------------------------------------------------------------------
 
--- A group whose handle was closed first has already taken everything in it along.
-local function populated(group)
-  local ok, is = pcall(group.populated, group)
-  return ok and is
-end
-
 local function signal_tree(child, signo)
   if child.cgroup then
-    return populated(child.cgroup) and child.cgroup:signal(signo) > 0
+    return child.cgroup:populated() and child.cgroup:signal(signo) > 0
   end
   return child.handle:signal(signo, true)
 end
 
 local function end_tree(child)
   if not child.cgroup then return child.handle:end_tree() end
-  while populated(child.cgroup) do
+  while child.cgroup:populated() do
     child.cgroup:kill()
     child.cgroup:wait()
   end
@@ -94,9 +80,9 @@ function methods:output(drain)
   drain = drain or DRAIN
   return function()
     while true do
-      local stream, text = self.handle:read(drain)
+      local stream, text, dropped = self.handle:read(drain)
       if not stream then
-        self.leaked, self.dropped = self.handle:leaked(), self.handle:dropped()
+        self.leaked, self.dropped = text, dropped
         return nil
       end
       if text ~= "" then return stream, text end
@@ -104,12 +90,19 @@ function methods:output(drain)
   end
 end
 
+local function result_of(code, signal, core_dumped, cpu, user, system, wall, peak_memory)
+  return {
+    code = code, signal = signal, core = core_dumped, exit_code = signal and 128 + signal or code,
+    usage = { cpu = cpu, user = user, system = system, wall = wall, peak_memory = peak_memory },
+  }
+end
+
 --- `child:wait() -> result`: wait for the leader's exit.  `result` has `code` (nil when a signal
 -- ended it), `signal`, `core`, `exit_code` (128 + signal in that case), and `usage` with `cpu`,
 -- `user`, `system`, `wall` in seconds and `peak_memory` in bytes (never less than the worker's own
 -- peak: the kernel hands it down).  Output that nobody reads can keep a child from exiting.
 function methods:wait()
-  local result = self.handle:wait()
+  local result = result_of(self.handle:wait())
   self.waited = true
   return result
 end
@@ -142,7 +135,7 @@ function methods:stop(options)
   signal_tree(self, number(options.signal or "TERM"))
   task.within(options.grace or GRACE, wait_tree, self)
   end_tree(self)
-  return self.handle:wait()
+  return result_of(self.handle:wait())
 end
 
 --- `child:close()`: the immediate form, which leaving a block does: KILL for the whole tree, and
@@ -155,23 +148,29 @@ function methods:close()
   if not self.waited then handle:wait() end
 end
 
-meta.__close = methods.close
+--- `child:done()`: it has ended by itself: what process.ending asked for is not needed any more.
+function methods:done()
+  self.ending = false
+end
+
+function meta:__close()
+  if self.closed then return end
+  if not self.ending then return self:close() end
+  local ok, why = pcall(self.stop, self, self.ending)
+  self:close()
+  if not ok then error(why, 0) end
+end
 
 function meta:__tostring()
   return ("%s, pid %d"):format(tostring(self.handle), self.pid)
 end
 
-local ending_meta = { __index = {} }
-function ending_meta.__index:done() self.over = true end
-function ending_meta:__close()
-  if not self.over then self.child:stop(self.options) end
-end
-
---- `process.ending(child, { signal=, grace= })`: something to close after `child`'s own handle was
--- declared: leaving the block early ends the child in two stages instead of at once.  Call
--- `ending:done()` when the child has ended by itself.
+--- `process.ending(child, { signal=, grace= }) -> child`: leaving the child's block early ends it in two
+-- stages instead of at once: see child:stop.  Call `child:done()` when it has ended by itself.  It is given
+-- back to be closed before what was opened since it began and has to last until its end.
 function process.ending(child, options)
-  return setmetatable({ child = child, options = options, over = false }, ending_meta)
+  child.ending = options or NOTHING
+  return child
 end
 
 -- Words around it --------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ local ARGUMENT_MOST = 128 * 1024 - 1
 -- A job is a better victim than the worker or what else runs here when memory gets short.
 local OOM_SCORE = 500
 
+local NOTHING = {}
+
 local function refuse_nul(text, what)
   local at = text:find("\0", 1, true)
   if at then err.raise("spawn", ("%s has a NUL byte (byte %d): it cannot be run as it is"):format(what, at)) end
@@ -51,11 +53,13 @@ local function command_of(conf, job, long)
   end
   if not job.script then err.raise("spawn", "the job has neither argv nor script: there is nothing to run") end
   refuse_nul(job.script, "the script")
-  local argv = table.move(conf.shell, 1, #conf.shell, 1, {})
+  local program, argv = conf.shell, { nil, nil, nil } -- room for sh, -c and the script
+  local count = #program
+  for i = 1, count do argv[i] = program[i] end
   if long then
-    argv[#argv + 1] = long.path
+    argv[count + 1] = long.path
   else
-    argv[#argv + 1], argv[#argv + 2] = "-c", job.script
+    argv[count + 1], argv[count + 2] = "-c", job.script
   end
   return argv
 end
@@ -101,18 +105,18 @@ end
 local function request_of(conf, job, ctx, long, group, missing)
   return {
     argv = command_of(conf, job, long), cwd = job.cwd or ctx.workdir, stdin = job.stdin,
-    env = process.env(identity_of(conf, ctx), ctx.env, job.env), merge = conf.merge, user = conf.user,
+    env = { identity_of(conf, ctx), ctx.env or NOTHING, job.env or NOTHING }, merge = conf.merge, user = conf.user,
     nice = ctx.limits.nice, oom_score_adj = OOM_SCORE, cgroup = group,
     rlimits = rlimits_of(ctx.limits, missing),
   }
 end
 
+-- The processor's time in one number, and that of the whole group where there is one.
 local function usage_of(exit, group)
-  local usage = exit.usage
-  local whole = group and group:usage() or {}
-  return {
-    cpu = whole.cpu or usage.cpu, peak_memory = whole.memory_peak or usage.peak_memory, wall = usage.wall,
-  }, cgroup.out_of_memory(whole)
+  local usage, whole = exit.usage, group and group:usage() or NOTHING
+  usage.user, usage.system = nil, nil
+  usage.cpu, usage.peak_memory = whole.cpu or usage.cpu, whole.memory_peak or usage.peak_memory
+  return usage, cgroup.out_of_memory(whole)
 end
 
 local function result_of(exit, usage, oom)

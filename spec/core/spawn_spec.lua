@@ -220,7 +220,7 @@ describe("the core's own handle", function()
     local child = core.spawn { argv = { "/bin/sleep", "60" } }
     assert.equal("worker.process (running)", tostring(child))
     child:signal(core.signals.KILL, false)
-    assert.equal(9, child:wait().signal)
+    assert.equal(9, (select(2, child:wait())))
     assert.equal("worker.process (exited)", tostring(child))
     child:close()
     assert.equal("worker.process (closed)", tostring(child))

@@ -19,6 +19,7 @@ local SHARED = {
   lua_cgroup = "a child is born into a group",
   lua_child = "starting a child and living with it are two files",
   lua_spawn = "starting a child and living with it are two files",
+  lua_env = "an environment is a table for plugins and a vector for a child",
 }
 
 local FAMILIES = { cgdir = "cgroup", cgplace = "cgroup", cgfile = "cgroup", cgkept = "cgroup" }

@@ -187,15 +187,49 @@ describe("input", function()
 end)
 
 describe("the environment", function()
+  local function seen(env, argv)
+    local child <close> = process.spawn { argv = argv or { "/usr/bin/env" }, env = env }
+    return (read(child).stdout:gsub("WORKER_JOB_TAG=%x+%.%d+%.\n", ""))
+  end
+
   it("is what was given, nothing else", function()
-    local env = { A = "1", B = "x=y\nz" }
-    local child <close> = process.spawn { argv = { "/usr/bin/env" }, env = env }
-    local text = read(child).stdout:gsub("WORKER_JOB_TAG=%x+%.%d+%.\n", "")
-    assert.equal("A=1\nB=x=y\nz\n", text)
+    assert.equal("A=1\nB=x=y\nz\n", seen { A = "1", B = "x=y\nz" })
+    assert.equal("A=\nB=2\nC=false\n", seen { A = "", B = 2, C = false })
+    assert.equal("", seen {})
+    assert.equal("", seen(nil))
+  end)
+
+  it("may be a list of tables, which make one", function()
+    assert.equal("A=3\nAB=1\nC=4\n",
+      seen { { A = "1", AB = "1", B = "1" }, {}, { A = "2", B = false, C = "3" }, { A = "3", C = 4, D = false } })
+    assert.equal("PATH=/usr/bin:/bin\n", seen({ { PATH = "/nowhere" }, { PATH = "/usr/bin:/bin" } }, { "env" }))
+    assert.error_matches(function() seen { { A = "1" }, "B" } end, "field 'env': expected a table, got string")
+    assert.error_matches(function() seen { { A = "1" }, { [2] = "B" } } end, "env: '2' cannot name a variable")
+    assert.error_matches(function() seen { { A = "1" }, { B = "\0" } } end, "the variable B holds a NUL byte")
+  end)
+
+  it("is not disturbed by a value that changes it when it is asked for its text", function()
+    local env = { A = "1", C = "3" }
+    env.B = setmetatable({}, { __tostring = function()
+      env.A, env.C = nil, nil
+      for i = 1, 100 do env["N" .. i] = ("x"):rep(1000) end
+      collectgarbage()
+      return ("y"):rep(5)
+    end })
+    assert.equal("A=1\nB=yyyyy\nC=3\n", seen(env))
+  end)
+
+  it("may be larger than any job needs", function()
+    local env, sum = {}, 0
+    for i = 1, 3000 do env["N" .. i] = i end
+    for number in seen({ env, { N1 = false } }):gmatch "=(%d+)\n" do sum = sum + number end
+    assert.equal(3000 * 3001 // 2 - 1, sum)
   end)
 
   it("is made from layers", function()
     assert.same({ A = "1", C = "3" }, process.env({ A = "1", B = "2" }, { B = false, C = "3" }))
+    assert.same({ A = "2" }, process.env(nil, { A = "1" }, nil, { A = "2" }, nil))
+    assert.error_matches(function() process.env({}, "A=1") end, "table expected, got string")
   end)
 end)
 
@@ -270,6 +304,8 @@ describe("a child in a control group", function()
     assert.is_true(wait_until(function() return #sleepers(6080) == 1 end))
     assert.equal(15, child:stop().signal)
     assert.same({}, sleepers(6080))
+    assert.is_false(group:populated())
+    group:close()
     assert.is_false(group:populated())
   end)
 end)
