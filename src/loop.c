@@ -436,8 +436,8 @@ void loop_run(struct loop *loop)
 	loop->running = true;
 	while (loop->running) {
 		loop->turns++;
-		/* Tasks wake others, and so does deferred work, mostly: these run now, and not after
-		 * a look at the fds. */
+		/* Tasks wake others, and so does deferred work, mostly: these run now, and not
+		 * after a look at the fds. */
 		bool busy = loop_run_hook(loop), deferred = loop_run_deferred(loop);
 		if ((busy || deferred) && loop->running)
 			busy = loop_run_hook(loop) || !list_empty(&loop->deferred);
