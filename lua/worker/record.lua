@@ -19,6 +19,7 @@ local log = require "worker.log"
 local record = {}
 
 local PRIVATE = 448 -- 0700
+local LAZY = { lazy = true }
 
 local methods = { keeps = true }
 local meta = { __index = methods, __name = "worker.record" }
@@ -72,9 +73,8 @@ end
 
 --- `record.new(kept, options)`: on top of an open worker.journal; options.sync = "always" or nil.
 function record.new(kept, options)
-  return setmetatable({
-    journal = kept, sync = options and options.sync == "always", leftovers = leftovers_of(kept),
-  }, meta)
+  local always = options and options.sync == "always"
+  return setmetatable({ journal = kept, lazy = not always and LAZY or nil, leftovers = leftovers_of(kept) }, meta)
 end
 
 local function key_of(server, job) return server.name .. "\0" .. job.id end
@@ -92,40 +92,40 @@ local function plain(value, depth)
   return copy
 end
 
-local LAZY = { lazy = true }
-
 local function write(self, server, job, kind, value, sync)
-  local ok, text = pcall(json.encode, value)
-  if not ok then text = json.encode(plain(value, 0)) end -- seldom: nearly all of them are data and nothing else
-  self.journal:put(key_of(server, job), kind, text, not (sync or self.sync) and LAZY or nil)
+  self.journal:put(key_of(server, job), kind, json.encode(value), not sync and self.lazy or nil)
 end
 
+local function write_plain(self, server, job, kind, value, sync)
+  write(self, server, job, kind, plain(value, 0), sync)
+end
+
+-- What has no JSON form is raised as plain text, what the disk says as an object.
 local function put(self, server, job, kind, value, sync)
   local ok, why = pcall(write, self, server, job, kind, value, sync)
+  if not ok and not err.is(why) then -- seldom: nearly all of them are data and nothing else
+    ok, why = pcall(write_plain, self, server, job, kind, value, sync)
+  end
   if not ok then
     if err.is(why, "cancelled") then error(why, 0) end
     log.error("journal.failed", "the journal could not be written: " .. tostring(why))
   end
 end
 
-local function results_only(server)
-  return server.plugin and server.plugin.hands_out_again
-end
-
 --- `record:claimed(server, job)`, `record:started(...)`, `record:result(server, job, result)`: how far
 -- a job has come; each is written when the call returns.
 function methods:claimed(server, job)
-  if results_only(server) then return end
+  if server.plugin.hands_out_again then return end
   put(self, server, job, "claim", { job = job })
 end
 
 function methods:started(server, job)
-  if results_only(server) then return end
+  if server.plugin.hands_out_again then return end
   put(self, server, job, "start", {})
 end
 
 function methods:result(server, job, result, sync)
-  put(self, server, job, "result", { job = results_only(server) and job or nil, result = result }, sync)
+  put(self, server, job, "result", { job = server.plugin.hands_out_again and job or nil, result = result }, sync)
 end
 
 --- `record:telling(server, job, now)`: for a protocol that may say it once only: its report is under way

@@ -7,7 +7,7 @@ local task = require "worker.task"
 
 describe("worker.record", function()
   local dir, kept
-  local server = { name = "ci" }
+  local server = { name = "ci", plugin = {} }
 
   local function reopen()
     if kept then kept:close() end
@@ -34,7 +34,7 @@ describe("worker.record", function()
     kept:result(server, { id = "3" }, { state = "failed", exit_code = 3 })
     kept:claimed(server, { id = "4" })
     kept:forget(server, { id = "4" })
-    kept:claimed({ name = "other" }, { id = "5" })
+    kept:claimed({ name = "other", plugin = {} }, { id = "5" })
     reopen()
     local left = kept:left(server)
     assert.equal(3, #left)

@@ -78,9 +78,9 @@ describe("a report that must not be repeated", function()
     local dir <close> = scratch.dir()
     for _, now in ipairs { true, false } do
       local first = record.open { state = dir.root }
-      first:claimed({ name = "ci" }, { id = "old" })
-      first:result({ name = "ci" }, { id = "old" }, { state = "failed" })
-      first:telling({ name = "ci" }, { id = "old" }, now)
+      first:claimed({ name = "ci", plugin = {} }, { id = "old" })
+      first:result({ name = "ci", plugin = {} }, { id = "old" }, { state = "failed" })
+      first:telling({ name = "ci", plugin = {} }, { id = "old" }, now)
       first:close()
       local kept = record.open { state = dir.root }
       local server, tries = serve({ finish_once = true, claim = function() return "end" end }, { fine }, { record = kept })
