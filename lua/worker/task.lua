@@ -58,8 +58,8 @@ local scope_meta = { __index = scope_methods, __name = "worker.scope" }
 
 -- What a task of a scope does when fn has returned.  Nothing here needs memory: a task that ended for
 -- want of it must still be counted, or the scope would wait for ever.
-local function leave(scope, handle, ok, ...)
-  scope.tasks[handle] = nil
+local function leave(scope, place, ok, ...)
+  scope.tasks[place], scope.free = scope.free, place
   scope.count = scope.count - 1
   if not ok and not (scope.closing and err.is((...), "cancelled")) then scope:fail((...)) end
   scope.ended:fire(1 << 30)
@@ -67,16 +67,18 @@ local function leave(scope, handle, ok, ...)
   return ...
 end
 
-local function in_scope(scope, fn, ...)
-  return leave(scope, core.self(), pcall(fn, ...))
+local function in_scope(scope, place, fn, ...)
+  return leave(scope, place, pcall(fn, ...))
 end
 
 --- `scope:spawn(fn, ...)`: run fn in a task of this scope.  When it fails, the whole scope ends with
 -- its error.
 function scope_methods:spawn(fn, ...)
   if self.closing then error("this scope is ending; nothing new starts in it", 2) end
-  local handle = core.start(in_scope, self, fn, ...)
-  self.tasks[handle] = true
+  local place = self.free or #self.tasks + 1
+  local handle = core.start(in_scope, self, place, fn, ...)
+  self.free = self.tasks[place] or false
+  self.tasks[place] = handle
   self.count = self.count + 1
   return handle
 end
@@ -90,8 +92,9 @@ end
 -- Cancel the tasks, not the body.
 function scope_methods:stop(reason)
   self.closing = true
-  for handle in pairs(self.tasks) do
-    if handle ~= core.self() then handle:cancel(reason) end
+  local caller = core.self()
+  for _, handle in ipairs(self.tasks) do
+    if type(handle) == "userdata" and handle ~= caller then handle:cancel(reason) end
   end
 end
 
@@ -118,8 +121,10 @@ end
 --- `task.scope(fn)`: call fn(scope) and return what it returns.  When fn has returned or failed, the
 -- scope's tasks are cancelled and waited for; `scope:wait()` inside fn waits for them instead.
 function task.scope(fn)
+  -- tasks: their handles, each in its place; a place that is free holds the number of the next such
+  -- place, or false.
   local scope = setmetatable({
-    tasks = {}, count = 0, ended = core.signal(), body = core.self(),
+    tasks = {}, free = false, count = 0, ended = core.signal(), body = core.self(),
   }, scope_meta)
   local results = table.pack(pcall(fn, scope))
   scope.body = nil

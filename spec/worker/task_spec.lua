@@ -128,6 +128,27 @@ describe("worker.task", function()
     assert.is_true(ended)
   end)
 
+  it("ends the children of a scope that are left, whoever came and went before", function()
+    local ended = {}
+    task.scope(function(scope)
+      local function child(name, seconds)
+        scope:spawn(function()
+          local _ <close> = setmetatable({}, { __close = function() ended[#ended + 1] = name end })
+          task.sleep(seconds)
+        end)
+      end
+      for _, name in ipairs { "a", "b", "c" } do child(name, 1) end
+      child("long", 1000)
+      task.sleep(2)
+      for _, name in ipairs { "d", "e", "f", "g" } do child(name, 1000) end
+      child("brief", 1)
+      task.sleep(2)
+      assert.same({ "a", "b", "c", "brief" }, ended)
+    end)
+    table.sort(ended)
+    assert.same({ "a", "b", "brief", "c", "d", "e", "f", "g", "long" }, ended)
+  end)
+
   it("ends a scope with the error of a child", function()
     local ok, why = pcall(task.scope, function(scope)
       scope:spawn(function() task.sleep(1) err.raise("wire", "odd") end)
