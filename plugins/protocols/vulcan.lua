@@ -18,7 +18,7 @@ local log = require "worker.log"
 local retry = require "worker.retry"
 local task = require "worker.task"
 local text = require "worker.text"
-local time = require "worker.time"
+local mono = require("worker.time").mono
 
 local vulcan = { kind = "protocol", name = "vulcan", api = 1 }
 
@@ -68,19 +68,18 @@ local function is_unknown(why)
   return err.is(why, "http") and why.status == 404 and why.body:find("Worker not found", 1, true) ~= nil
 end
 
-local function post(self, path, body, timeout)
-  return self.api:post(path, { json = body, timeout = timeout })
-end
-
-local REGISTERED = { worker_id = "string" }
-local HANDED_OUT = { fragment_id = "string", chain_id = "string", attempt = "number" }
+-- Names of fields, each with its type.
+local REGISTERED = { "worker_id", "string" }
+local HANDED_OUT = { "fragment_id", "string", "chain_id", "string", "attempt", "number" }
 
 -- The answer as a table whose fields are what they should be; everything else is a wire error.
 local function read(reply, fields)
-  local value = type(reply.json) == "table" and reply.json or {}
-  for name, kind in pairs(fields) do
-    if type(value[name]) ~= kind or value[name] == "" then
-      err.wire(("%s: expected the field %s, a %s"):format(reply.request.label, name, kind), reply.body)
+  local value = reply.json
+  if type(value) ~= "table" then value = {} end
+  for i = 1, #fields, 2 do
+    local field = value[fields[i]]
+    if type(field) ~= fields[i + 1] or field == "" then
+      err.wire(("%s: expected the field %s, a %s"):format(reply.request.label, fields[i], fields[i + 1]), reply.body)
     end
   end
   return value
@@ -89,7 +88,7 @@ end
 -- Members ------------------------------------------------------------------------------------------------
 
 local function is_alive(self, member)
-  return not member.late and time.mono() - member.heard <= self.limit
+  return not member.late and mono() - member.heard <= self.limit
 end
 
 local function write_ids(self)
@@ -113,10 +112,13 @@ local function drop(self, member)
   write_ids(self)
 end
 
+-- A member says its name with every request: those words are made once.
 local function register(self)
-  local sent = time.mono()
-  local reply = post(self, "/workers/register", { tenant_id = self.conf.tenant, machine_group = self.group or json.null })
-  local member = { id = read(reply, REGISTERED).worker_id, heard = sent }
+  local sent = mono()
+  local reply = self.api:post("/workers/register",
+    { json = { tenant_id = self.conf.tenant, machine_group = self.group or json.null } })
+  local id = read(reply, REGISTERED).worker_id
+  local member = { id = id, heard = sent, asks = { json = json.raw(json.encode { worker_id = id }) } }
   self.members[member.id] = member
   log.info("vulcan.registered", "registered as worker " .. member.id, { worker_id = member.id })
   write_ids(self)
@@ -124,8 +126,10 @@ local function register(self)
 end
 
 local function take_free(self)
-  while #self.free > 0 do
-    local member = table.remove(self.free)
+  local free = self.free
+  while #free > 0 do
+    local member = free[#free]
+    free[#free] = nil
     if is_alive(self, member) then return member end
     drop(self, member)
   end
@@ -169,7 +173,7 @@ local function claimed_nothing(self, member, why)
 end
 
 local function request_work(self, member)
-  local reply = post(self, "/work/request", { worker_id = member.id })
+  local reply = self.api:post("/work/request", member.asks)
   if reply.status == 204 or reply.body == "" or reply.json == nil then return nil end
   local work = read(reply, HANDED_OUT)
   return {
@@ -203,11 +207,11 @@ end
 local function beat(self, member)
   -- shorter than the server's patience, so that one answer that hangs does not kill the worker
   local timeout = math.min(self.conf.request_timeout, self.conf.heartbeat)
-  local sent = time.mono()
-  local ok, why = pcall(post, self, "/workers/heartbeat", { worker_id = member.id }, timeout)
+  local sent = mono()
+  local ok, why = pcall(self.api.post, self.api, "/workers/heartbeat", { json = member.asks.json, timeout = timeout })
   if ok then
     -- after a gap this long the server's word that all is well means nothing
-    member.late = member.late or time.mono() - member.heard > self.limit
+    member.late = member.late or mono() - member.heard > self.limit
     member.heard = sent
   elseif is_unknown(why) then
     drop(self, member)
@@ -263,7 +267,7 @@ end
 
 -- The database takes neither broken characters nor NUL.
 local function clean(message)
-  return message and text.repair(message):gsub("\0", "\u{FFFD}") or json.null
+  return (text.repair(message):gsub("\0", "\u{FFFD}"))
 end
 
 -- Whoever stands in front of the server may take less than the server: then a short message has to do.
@@ -273,7 +277,7 @@ end
 
 -- Whether the server has it, and why not.
 local function report(self, body)
-  local ok, why = pcall(post, self, "/work/result", body)
+  local ok, why = pcall(self.api.post, self.api, "/work/result", { json = body })
   if ok then return true end
   local status = err.is(why, "http") and why.status
   if is_too_much(status, body) then
@@ -293,7 +297,7 @@ function vulcan.finish(self, job, result)
   local holder = self.holds[job.id]
   local body = {
     fragment_id = job.id, worker_id = holder and holder.id or job.member, success = code == 0, exit_code = code,
-    error_message = clean(message),
+    error_message = message and clean(message) or json.null,
   }
   local ok, why = report(self, body)
   if not ok and is_unknown(why) then
