@@ -50,7 +50,8 @@ local function about(server, spec)
 end
 
 --- `agent.new(spec)`: spec: name, plugin, conf, slots, executors = a list of { plugin=, conf= } (or one
--- as executor), strict, policies = { claim=, run=, finish= }, events, record, worker_name.
+-- as executor), strict, policies = { claim=, run=, finish= }, events, record, worker_name, ended = where
+-- it is counted how many jobs ended in each state.
 function agent.new(spec)
   local server = setmetatable({
     name = spec.name, plugin = spec.plugin, conf = spec.conf, slots = spec.slots or 1,
@@ -59,7 +60,7 @@ function agent.new(spec)
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
     state = "opening", jobs = {}, contexts = {}, settled = {}, reporting = {}, untold = 0,
-    owned = {}, running = 0, claimers = {}, done = 0,
+    owned = {}, running = 0, claimers = {}, done = 0, ended = spec.ended or {},
     changed = task.signal(), drain_signal = task.signal(),
   }, meta)
   local function emit(name, facts) return link.emit(server, name, facts) end

@@ -33,12 +33,20 @@ local meta = { __index = methods, __name = "worker.console" }
 --- `console.new(events, options)`: options: terminal = bool, color = bool.
 function console.new(events, options)
   local self = setmetatable({
-    terminal = options.terminal, color = options.color,
-    running = {}, order = {}, drawn = 0, counts = {}, total = 0, began = sys.mono(), width = 80,
+    events = events, terminal = options.terminal, color = options.color,
+    running = {}, order = {}, drawn = 0, began = sys.mono(), width = 80,
   }, meta)
-  events:listen(function(_, facts) self:job_started(facts) end, { "job.started" })
-  events:listen(function(_, facts) self:job_finished(facts) end, { "job.finished" })
+  self:attend()
   return self
+end
+
+--- `console:attend()`: listen from now on, if there is anything to be shown; asked again when the log has
+-- another level.
+function methods:attend()
+  if self.attends or not (self.terminal or log.shows "info") then return end
+  self.attends = true
+  self.events:listen(function(_, facts) self:job_started(facts) end, { "job.started" })
+  self.events:listen(function(_, facts) self:job_finished(facts) end, { "job.finished" })
 end
 
 local function painted(self, code, words)
@@ -147,8 +155,6 @@ end
 
 function methods:job_finished(facts)
   local result = facts.result
-  self.counts[result.state] = (self.counts[result.state] or 0) + 1
-  self.total = self.total + 1
   if not self.terminal then
     if facts.told or not log.shows "info" then return end
     log.info("job.finished", ("job %s: %s  %s  %s"):format(facts.job.id, result.state,
@@ -175,14 +181,18 @@ function methods:job_finished(facts)
   io.stderr:write(line_of(self, result.state, facts.job.id, elapsed(result.duration or 0), words), "\n")
 end
 
---- `console:summary()`: how it all went, in a line.
-function methods:summary()
-  if self.total == 0 then return "no jobs were run" end
-  local words = {}
+--- `console:summary(ended)`: how it all went, in a line; ended: how many jobs ended in each state.
+function methods:summary(ended)
+  local words, total = {}, 0
   for _, state in ipairs { "success", "failed", "timeout", "oom", "cancelled", "lost", "error" } do
-    if self.counts[state] then words[#words + 1] = ("%d %s"):format(self.counts[state], state) end
+    local count = ended[state]
+    if count then
+      words[#words + 1] = ("%d %s"):format(count, state)
+      total = total + count
+    end
   end
-  return ("%d job%s in %s: %s"):format(self.total, self.total == 1 and "" or "s",
+  if total == 0 then return "no jobs were run" end
+  return ("%d job%s in %s: %s"):format(total, total == 1 and "" or "s",
     elapsed(sys.mono() - self.began), table.concat(words, ", "))
 end
 

@@ -43,7 +43,7 @@ local function new_server(conf, entry, shared)
     executors = entry.executors, strict = entry.strict, policies = conf.policies, events = shared.events,
     record = entry.plugin.keeps_record and record.none() or shared.record,
     workspace = conf.workspace, spool_dir = fs.join(conf.state, "spool"), grace = conf.shutdown and conf.shutdown.grace,
-    watchers = shared.watchers, worker_name = conf.given_name,
+    watchers = shared.watchers, worker_name = conf.given_name, ended = shared.ended,
   }
 end
 
@@ -205,8 +205,9 @@ end
 local methods = {}
 local meta = { __index = methods, __name = "worker.runner" }
 
---- `runner.new(conf, shared)`: conf from worker.config; shared = { events=, console=, reload= }: reload
--- reads the configuration again, and returns nil when it is wrong.
+--- `runner.new(conf, shared)`: conf from worker.config; shared = { events=, console=, ended=, reload= }:
+-- in ended it is counted how many jobs ended in each state; reload reads the configuration again, and
+-- returns nil when it is wrong.
 function runner.new(conf, shared)
   return setmetatable({
     conf = conf, shared = shared, servers = {}, codes = {}, asked = 0, untold = 0, ended = task.signal(),

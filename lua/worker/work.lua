@@ -252,15 +252,21 @@ local function to_microseconds(seconds)
   return seconds * 1e6 // 1 / 1e6
 end
 
+-- The end of a job is counted, and told to whoever wants to know.
+local function ended(server, job, ctx, result)
+  server.ended[result.state] = (server.ended[result.state] or 0) + 1
+  if server.wanted["job.finished"] then
+    link.emit(server, "job.finished", { server = server.name, job = job, ctx = ctx, result = result })
+  end
+end
+
 local function complete(server, job, ctx, result)
   if not result.output then result.output, result.dropped = context.output(ctx) end
   result.executor, result.fallback = ctx.executor, ctx.fallback
   result.duration = to_microseconds(sys.mono() - ctx.began)
   result.finished = to_microseconds(sys.wall())
   server.done = server.done + 1
-  if server.wanted["job.finished"] then
-    link.emit(server, "job.finished", { server = server.name, job = job, ctx = ctx, result = result })
-  end
+  ended(server, job, ctx, result)
   if result.state == "lost" then
     server.record:forget(server, job)
     return
@@ -289,7 +295,7 @@ local function own_bug(server, job, why)
   local ctx = server.contexts[job.id]
   if ctx and ctx.told then return end
   local result = { state = "error", reason = "a bug in the worker: " .. tostring(why) }
-  if ctx then link.emit(server, "job.finished", { job = job, ctx = ctx, result = result }) end
+  if ctx then ended(server, job, ctx, result) end
   tell(server, job, result)
 end
 

@@ -40,7 +40,7 @@ local function serve(plugin, options)
   local server = agent.new {
     name = "fake", plugin = plugin, conf = options.conf or {}, slots = options.slots or 1,
     executor = options.executor or ok_executor, policies = options.policies,
-    events = events.new(), record = options.record or record.none(),
+    events = events.new(), record = options.record or record.none(), ended = options.ended,
   }
   return server, server.serve
 end
@@ -105,6 +105,14 @@ describe("worker.agent", function()
     local server, run = serve(plugin, { executor = broken })
     assert.equal(0, run(server))
     assert.equal("a=error b=success", states(said))
+  end)
+
+  it("counts how its jobs ended, beside those of other servers", function()
+    local ended = { success = 4 }
+    local server, run = serve(protocol { { id = "a" }, { id = "b" }, { id = "c" } }, { ended = ended,
+      executor = executor(function(job) return { state = job.id == "b" and "failed" or "success", exit_code = 0 } end) })
+    assert.equal(0, run(server))
+    assert.same({ success = 6, failed = 1 }, ended)
   end)
 
   it("runs jobs one by one until the server has no more", function()

@@ -117,11 +117,19 @@ describe("worker.console", function()
   end)
 
   it("sums up", function()
+    local _, view = started(false)
+    assert.equal("no jobs were run", view:summary {})
+    assert.matches("^4 jobs in .*: 2 success, 1 oom, 1 error$", view:summary { success = 2, error = 1, oom = 1 })
+    assert.matches("^1 job in ", view:summary { lost = 1 })
+  end)
+
+  it("listens to jobs only while it would show them", function()
+    log.shows = function() return false end -- luacheck: ignore
     local all, view = started(false)
-    assert.equal("no jobs were run", view:summary())
-    for _, state in ipairs { "success", "error", "success", "oom" } do
-      all:emit("job.finished", ended(job "a", { state = state }))
-    end
-    assert.matches("^4 jobs in .*: 2 success, 1 oom, 1 error$", view:summary())
+    assert.is_nil(all.wanted["job.started"] or all.wanted["job.finished"])
+    log.shows = function() return true end -- luacheck: ignore
+    for _ = 1, 2 do view:attend() end
+    all:emit("job.started", job "a")
+    assert.same({ "job.started job a started" }, logged)
   end)
 end)

@@ -83,10 +83,12 @@ function command.run(options, folders, registry)
   local conf = command.load(options, folders, registry)
   if not conf then return EXIT_CONFIG end
   if not setup_log(conf, options) then return EXIT_CANTCREAT end
-  local shared = { events = events.new() }
+  local shared = { events = events.new(), ended = {} }
   function shared.reload()
     local fresh = command.load(options, folders)
-    if fresh then setup_log(fresh, options) end
+    if not fresh then return nil end
+    setup_log(fresh, options)
+    shared.console:attend()
     return fresh
   end
   local terminal = sys.isatty(STDERR) and sys.env("TERM") ~= "dumb"
@@ -95,7 +97,7 @@ function command.run(options, folders, registry)
   })
   begin(conf)
   local code = runner.new(conf, shared):run()
-  log.info("worker.stopped", shared.console:summary(), { exit_code = code })
+  log.info("worker.stopped", shared.console:summary(shared.ended), { exit_code = code })
   return code
 end
 
