@@ -59,15 +59,16 @@ function agent.new(spec)
     wanted = spec.plugin.heard and events.everything or spec.events.wanted,
     record = spec.record, watchers = spec.watchers, workspace = spec.workspace, grace = spec.grace,
     spool_dir = spec.spool_dir,
-    state = "opening", jobs = {}, contexts = {}, settled = {}, reporting = {}, untold = 0,
+    state = "opening", draining = false, cancelling = false,
+    jobs = {}, contexts = {}, settled = {}, reporting = {}, untold = 0,
     owned = {}, running = 0, claimers = {}, done = 0, ended = spec.ended or {},
-    changed = task.signal(), drain_signal = task.signal(),
+    changed = task.signal(), drain_signal = task.signal(), freed = task.signal(),
   }, meta)
+  server.free = server.slots
   local function emit(name, facts) return link.emit(server, name, facts) end
   server.trouble = outage.new("server", spec.name, emit)
   server.about = about(server, spec)
   function server.wait_between(seconds) return server:pause(seconds) end
-  server.places = task.semaphore(server.slots)
   server.executors = fallback.new(spec.executors or { spec.executor }, { strict = spec.strict, server = spec.name,
     emit = emit, again_most = spec.plugin.claims_always and ABLE_PAUSE or nil })
   return server
@@ -84,11 +85,24 @@ function methods:pause(seconds)
   return false
 end
 
+-- One of the server's slots; waits for one.
+local function take_place(server)
+  while server.free == 0 do server.freed:wait() end
+  server.free = server.free - 1
+end
+
+--- `server:give_place()`: the place that was taken for a claim is free again: it brought nothing, or what it
+-- brought is over.
+function methods:give_place()
+  self.free = self.free + 1
+  self.freed:fire()
+end
+
 -- Entered at once, not when its task first runs: the same job may be handed out again meanwhile.
-local function start_job(server, scope, job, place)
+local function start_job(server, scope, job)
   server.jobs[job.id] = job
   server.running = server.running + 1
-  scope:spawn(work.take, server, job, place)
+  scope:spawn(work.take, server, job)
 end
 
 -- Claiming ---------------------------------------------------------------------------------------------
@@ -127,7 +141,7 @@ local function claim(server)
 end
 
 -- What a claim brought: checked, written down, and started.  Returns whether the place is taken.
-local function accept(server, scope, job, place)
+local function accept(server, scope, job)
   local wrong = jobs.check(job)
   if wrong then
     log.error("job.malformed", ("%s: the server handed out a job that cannot be used: %s"):format(
@@ -145,7 +159,7 @@ local function accept(server, scope, job, place)
   if server.draining and release(server, job) then return false end
   server.record:claimed(server, job)
   if server.wanted["job.claimed"] then link.emit(server, "job.claimed", { job = job }) end
-  start_job(server, scope, job, place)
+  start_job(server, scope, job)
   return true
 end
 
@@ -162,17 +176,18 @@ local function wait_able(server)
   while not server.executors:able() and not server.draining and not server.plugin.claims_always do
     server:pause(ABLE_PAUSE)
   end
-  return not server.draining
 end
 
 -- With a place in hand: one claim and what becomes of it.
-local function claim_for(server, scope, claimer, place)
-  if server.state ~= "ready" and not link.wait_ready(server) or not wait_able(server) then return false end
+local function claim_for(server, scope, claimer)
+  if server.state ~= "ready" and not link.wait_ready(server) then return false end
+  if not server.executors:able() then wait_able(server) end
+  if server.draining then return false end
   claimer.step = "claiming"
   local job = claim(server)
   claimer.step = job ~= nil and "accepting" or nil
   if job == nil then return false end
-  local taken = accept(server, scope, job, place)
+  local taken = accept(server, scope, job)
   claimer.step = nil
   if not taken then server:pause(USELESS_PAUSE) end
   return taken
@@ -180,8 +195,8 @@ end
 
 local function claim_loop(server, scope, claimer)
   while not server.draining and server.state ~= "closed" do
-    local place = server.places:take()
-    if not claim_for(server, scope, claimer, place) then place:release() end
+    take_place(server)
+    if not claim_for(server, scope, claimer) then server:give_place() end
   end
 end
 
@@ -241,8 +256,7 @@ local function build_chains(server)
   server.run = chain.build("run", policies.run or {}, function(job, ctx)
     return server.executors:run(job, ctx)
   end, own)
-  server.finish = server.plugin.finish and chain.build("finish", policies.finish or {},
-    function(job, result) return work.report(server, job, result) end, own)
+  server.finish = server.plugin.finish and chain.build("finish", policies.finish or {}, work.reporter(server), own)
 end
 
 -- Results and claims that an earlier life of this worker left behind.
@@ -262,7 +276,8 @@ local function replay(server, scope)
       scope:spawn(work.conclude, server, left.job,
         { state = "error", reason = "the worker was interrupted while the job ran" })
     else
-      start_job(server, scope, left.job, server.places:take())
+      take_place(server)
+      start_job(server, scope, left.job)
     end
   end
 end

@@ -137,11 +137,12 @@ function context.new(server, job)
     meta = meta_of(server)
     server.context_meta = meta
   end
+  -- false is what every job's way asks for and few have: to know that it is absent would take longer
   local ctx = setmetatable({
     job = job, workspace = server.workspace, secrets = {}, limits = {}, grace = server.grace or GRACE, began = sys.mono(),
-    cancel_reason = false, kept = false, owned = false, told = false,
-    joblog = plugin.log and require("worker.joblog").new { batch = plugin.batch, spool = spool_of(server) } or false,
+    cancel_reason = false, kept = false, owned = false, review = false,
   }, meta)
+  if plugin.log then ctx.joblog = require("worker.joblog").new { batch = plugin.batch, spool = spool_of(server) } end
   if job.secrets then
     for i, value in ipairs(job.secrets) do ctx.secrets[i] = value end
   end

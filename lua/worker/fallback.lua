@@ -30,8 +30,8 @@ local meta = { __index = methods, __name = "worker.fallback" }
 -- server (its name), emit = function(event, facts), again_most: the longest time, instead of 30 s, after
 -- which one that has failed is asked again.
 function fallback.new(executors, options)
-  local self = setmetatable({ members = {}, by_name = {}, order = {}, strict = options.strict, server = options.server,
-    again_most = options.again_most or AGAIN_MOST, emit = options.emit or function() end }, meta)
+  local self = setmetatable({ members = {}, by_name = {}, order = {}, strict = options.strict or false,
+    server = options.server, again_most = options.again_most or AGAIN_MOST, emit = options.emit or function() end }, meta)
   for i, executor in ipairs(executors) do
     local name = executor.name or executor.plugin.name or tostring(i)
     local member = { name = name, plugin = executor.plugin, conf = executor.conf, asking = task.semaphore(1),
@@ -82,8 +82,10 @@ end
 
 --- `executors:able()`: whether a job that comes now could run at all.
 function methods:able()
-  for i = 1, #self.members do
-    if is_usable(self, self.members[i], FRESH) then return true end
+  local members, fresh = self.members, sys.mono() - FRESH
+  for i = 1, #members do
+    local member = members[i]
+    if member.usable and member.asked >= fresh or is_usable(self, member, FRESH) then return true end
   end
   return false
 end

@@ -60,9 +60,12 @@ function job.check(value)
   if value.strict ~= nil and type(value.strict) ~= "boolean" then return "strict must be true or false" end
   if value.container ~= nil and type(value.container) ~= "table" then return "container must be a table" end
   if value.files ~= nil and not is_map_of_strings(value.files) then return "files must map paths to texts" end
-  if value.env ~= nil and not is_map_of_strings(value.env) then return "env must map names to strings" end
-  local wrong = value.env and process.check_env(value.env)
-  if wrong then return "env: " .. wrong end
+  local env = value.env
+  if env ~= nil then
+    if not is_map_of_strings(env) then return "env must map names to strings" end
+    local wrong = process.check_env(env)
+    if wrong then return "env: " .. wrong end
+  end
   if value.limits ~= nil and type(value.limits) ~= "table" then return "limits must be a table" end
   if value.secrets ~= nil and not is_list_of_secrets(value.secrets) then
     return "secrets must be a list of strings"

@@ -214,24 +214,27 @@ function work.unsure(server, job, result, why)
     { server = server.name, job = job.id, state = result.state })
 end
 
---- `work.report(server, job, result)`: report once; a server that forgot us is opened anew, then told.
--- What a protocol says with finish_once is not said again once the server may have heard it.
-function work.report(server, job, result)
-  local once = server.plugin.finish_once
-  for _ = 1, FINISH_GONE_TRIES do
-    local seen = server.self
-    if once then server.record:telling(server, job, true) end
-    local ok, why = task.try(server.plugin.finish, seen, job, result)
-    if ok then return why end
-    if once and maybe_taken(why) then return work.unsure(server, job, result, tostring(why)) end
-    if once then server.record:telling(server, job, false) end
-    if not err.is(why, "gone") then
-      settle(server, job, result, why)
-      error(why, 0)
+--- `work.reporter(server)`: a function(job, result) that reports once; a server that forgot us is opened
+-- anew, then told.  What a protocol says with finish_once is not said again once the server may have heard it.
+function work.reporter(server)
+  local plugin = server.plugin
+  return function(job, result)
+    local once = plugin.finish_once
+    for _ = 1, FINISH_GONE_TRIES do
+      local seen = server.self
+      if once then server.record:telling(server, job, true) end
+      local ok, why = task.try(plugin.finish, seen, job, result)
+      if ok then return why end
+      if once and maybe_taken(why) then return work.unsure(server, job, result, tostring(why)) end
+      if once then server.record:telling(server, job, false) end
+      if not err.is(why, "gone") then
+        settle(server, job, result, why)
+        error(why, 0)
+      end
+      link.reopen(server, seen, why)
     end
-    link.reopen(server, seen, why)
+    err.raise("transport", "the server keeps forgetting this worker")
   end
-  err.raise("transport", "the server keeps forgetting this worker")
 end
 
 --- `work.conclude(server, job, result)`: report; once the server knows, or refuses to, the job is over.
@@ -247,11 +250,6 @@ local function tell(server, job, result)
   server.settled[job.id] = nil
 end
 
--- More digits would be written down, and mean nothing.
-local function to_microseconds(seconds)
-  return seconds * 1e6 // 1 / 1e6
-end
-
 -- The end of a job is counted, and told to whoever wants to know.
 local function ended(server, job, ctx, result)
   server.ended[result.state] = (server.ended[result.state] or 0) + 1
@@ -263,8 +261,9 @@ end
 local function complete(server, job, ctx, result)
   if not result.output then result.output, result.dropped = context.output(ctx) end
   result.executor, result.fallback = ctx.executor, ctx.fallback
-  result.duration = to_microseconds(sys.mono() - ctx.began)
-  result.finished = to_microseconds(sys.wall())
+  -- to the microsecond: more digits would be written down, and mean nothing
+  result.duration = (sys.mono() - ctx.began) * 1e6 // 1 / 1e6
+  result.finished = sys.wall() * 1e6 // 1 / 1e6
   server.done = server.done + 1
   ended(server, job, ctx, result)
   if result.state == "lost" then
@@ -282,7 +281,7 @@ local function run(server, job)
   if server.wanted["job.started"] then
     link.emit(server, "job.started", { server = server.name, job = job, ctx = ctx })
   end
-  local runs = (server.plugin.beat or ctx.joblog) and run_in_scope or run_and_collect
+  local runs = (server.plugin.beat or server.plugin.log) and run_in_scope or run_and_collect
   complete(server, job, ctx, runs(server, job, ctx))
 end
 
@@ -299,13 +298,13 @@ local function own_bug(server, job, why)
   tell(server, job, result)
 end
 
---- `work.take(server, job, place)`: the task of one job; gives its place back at the end.
-function work.take(server, job, place)
-  local _ <close> = place
+--- `work.take(server, job)`: the task of one job; gives its place back at the end.
+function work.take(server, job)
   local ok, why = pcall(guarded_run, server, job)
   if not ok and not err.is(why, "cancelled") then task.try(own_bug, server, job, why) end
   server.jobs[job.id], server.contexts[job.id] = nil, nil
   server.running = server.running - 1
+  server:give_place()
   server.changed:fire(1 << 20)
 end
 
