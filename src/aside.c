@@ -158,6 +158,11 @@ void aside_start(struct aside *aside, struct aside_job *job, bool (*run)(void *a
 	pthread_mutex_unlock(&aside->lock);
 }
 
+void aside_standing(struct aside *aside)
+{
+	loop_fd_standing(aside->loop, &aside->watch);
+}
+
 void aside_close(struct aside *aside)
 {
 	pthread_mutex_lock(&aside->lock);

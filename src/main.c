@@ -1,9 +1,10 @@
 /* main.c -- from exec to exit code.  Floor 6.
  *
- * The order matters: first nobody may get the numbers of the standard streams, then every signal we
- * mean to handle is blocked, before any thread exists that could receive it; then loop and host are
- * made; then one task runs worker.main with the command line; when that task ends, so does the
- * loop.  What a command line means is decided in Lua.
+ * The order matters: first nobody may get the numbers of the standard streams, nor those that
+ * children take over (worker/spawn_stage.h); then every signal we mean to handle is blocked, before
+ * any thread exists that could receive it; then loop and host are made; then one task runs
+ * worker.main with the command line; when that task ends, so does the loop.  What a command line
+ * means is decided in Lua.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include "worker/log.h"
 #include "worker/loop.h"
 #include "worker/orphans.h"
+#include "worker/spawn_stage.h"
 #include "worker/task.h"
 
 #define MIB	      ((size_t)1024 * 1024)
@@ -133,6 +135,7 @@ int main(int argc, char **argv)
 {
 	struct err err = {.code = 0};
 	main_fill_standard();
+	spawn_stage_open();
 	main_block_signals();
 	struct loop *loop = loop_new(&err);
 	int code = loop != NULL ? main_run(loop, argc, argv, &err) : -1;

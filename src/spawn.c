@@ -2,9 +2,7 @@
  *
  * A child goes through these states, on the loop's side:
  *
- *	WAITING		its order is in the queue: only a few are with the thread at a time, so that
- *			the socket never fills and the files in flight stay below the kernel's limit
- *	SENT		its order is with the thread, which owns it until it answers
+ *	ORDERED		its order is with the thread, which owns it until it has answered
  *	RUNNING		exec succeeded; the pidfd is watched
  *	EXITED		its status is read, and it is left a zombie
  *	FAILED		never ran
@@ -18,43 +16,43 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "worker/aside.h"
 #include "worker/clock.h"
 #include "worker/loop.h"
 #include "worker/orphans.h"
 #include "worker/spawn_order.h"
 
-#define SPAWN_FLIGHT	   8
 #define SPAWN_LAST_WAIT_MS 2000
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
 
-enum child_state { CHILD_WAITING, CHILD_SENT, CHILD_RUNNING, CHILD_EXITED, CHILD_FAILED };
+enum child_state { CHILD_ORDERED, CHILD_RUNNING, CHILD_EXITED, CHILD_FAILED };
 
 struct spawn {
-	struct list link; /* in the queue while WAITING, else among the children */
+	struct list link; /* among the children */
 	struct spawner *spawner;
+	struct aside_job job;
 	struct spawn_order *order; /* until it is answered */
 	void (*event)(void *arg, enum spawn_event what);
 	void *arg;
 	enum child_state state;
-	bool released;
+	atomic_bool released; /* the thread looks, too: what nobody waits for is not begun */
 	pid_t pid;
 	int pidfd;
 	int pipes[SPAWN_PIPES]; /* our ends that nobody has taken yet */
 	int64_t began;
 	struct loop_fd watch;
-	struct loop_work late; /* a failure found while the caller is still in spawn_start */
 	struct spawn_result result;
 	struct err failure;
 	char step[200];
@@ -62,28 +60,23 @@ struct spawn {
 
 struct spawner {
 	struct loop *loop;
+	struct aside *aside; /* the thread, from the first child on */
 	struct spawn_thread *thread;
-	int sock, thread_sock;
-	struct loop_fd watch;
-	struct list queue, children;
-	unsigned in_flight;
+	struct list children;
 	size_t count;
 };
 
-static void spawn_pump(struct spawner *spawner);
-
 /* --- the end of a child --- */
 
-/* In every state but SENT, when the thread still writes to the order. */
+/* In every state but ORDERED, when the thread still writes to the order. */
 static void spawn_free(struct spawn *child)
 {
 	list_remove(&child->link);
-	loop_defer_cancel(&child->late);
 	for (size_t i = 0; i < SPAWN_PIPES; i++)
 		if (child->pipes[i] != -1)
 			close(child->pipes[i]);
 	child->spawner->count--;
-	free(child->order);
+	spawn_order_free(child->order);
 	free(child);
 }
 
@@ -168,11 +161,7 @@ void spawn_release(struct spawn *child)
 {
 	child->released = true;
 	switch (child->state) {
-	case CHILD_WAITING:
-		loop_outside(child->spawner->loop, -1);
-		spawn_free(child);
-		break;
-	case CHILD_SENT:
+	case CHILD_ORDERED:
 		break;
 	case CHILD_RUNNING:
 		spawn_kill_group(child);
@@ -207,51 +196,26 @@ static void spawn_lost(struct spawn *child)
 	spawn_failed(child, "watch the child");
 }
 
-/* What the thread has sent back: the order, and the files of one that succeeded. */
-struct answer {
-	struct spawn_order *order;
-	int fds[SPAWN_ANSWERS];
-	size_t count;
-};
-
-/* Some are missing when our own table of files was full as they came: then they are no use. */
-static int answer_files(struct spawn *child, const struct answer *answer)
-{
-	size_t pipes = answer->order->pipe_count;
-	if (answer->count < 1 + pipes) {
-		for (size_t i = 0; i < answer->count; i++)
-			close(answer->fds[i]);
-		return -1;
-	}
-	memcpy(child->pipes, answer->fds + 1, pipes * sizeof(int));
-	return answer->fds[0];
-}
-
 /* The order is ours again.  A caller who has gone meanwhile left it to us to end what came of it.
  */
-static void spawn_answered(const struct answer *answer)
+static void spawn_answered(void *arg)
 {
-	struct spawn_order *order = answer->order;
-	struct spawn *child = order->owner;
-	child->spawner->in_flight--;
+	struct spawn *child = arg;
+	struct spawn_order *order = child->order;
 	child->pid = order->pid;
+	child->pidfd = order->pidfd;
 	child->began = order->began;
 	child->state = CHILD_RUNNING;
-	if (order->failed != SPAWN_STEP_NONE) {
+	if (child->pid == 0) {
 		spawn_answer_failed(child, order);
 		return; /* maybe freed, with its order */
 	}
-	int pidfd = child->pidfd = answer_files(child, answer);
-	free(order);
+	memcpy(child->pipes, order->pipes, order->pipe_count * sizeof(int));
 	child->order = NULL;
-	if (pidfd == -1) {
-		err_set(&child->failure, EMFILE, "watch the child: no file descriptor is free");
-		spawn_lost(child);
-		return;
-	}
-	if (loop_fd_add(child->spawner->loop, &child->watch, pidfd, EPOLLIN | EPOLLET, spawn_exited,
-			child, &child->failure) == -1) {
-		close(pidfd);
+	spawn_order_free(order);
+	if (loop_fd_add(child->spawner->loop, &child->watch, child->pidfd, EPOLLIN | EPOLLET,
+			spawn_exited, child, &child->failure) == -1) {
+		close(child->pidfd);
 		spawn_lost(child);
 		return;
 	}
@@ -261,125 +225,55 @@ static void spawn_answered(const struct answer *answer)
 		child->event(child->arg, SPAWN_STARTED);
 }
 
-static bool spawner_receive(const struct spawner *spawner, struct answer *answer)
+/* --- starting --- */
+
+/* In the thread. */
+static bool spawn_obey(void *arg)
 {
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof answer->fds)];
-	} control;
-	struct iovec part = {.iov_base = &answer->order, .iov_len = sizeof answer->order};
-	struct msghdr message = {.msg_iov = &part,
-				 .msg_iovlen = 1,
-				 .msg_control = &control,
-				 .msg_controllen = sizeof control};
-	if (recvmsg(spawner->sock, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) !=
-	    sizeof answer->order)
-		return false;
-	const struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-	answer->count = rights != NULL ? (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
-	if (answer->count > 0)
-		memcpy(answer->fds, CMSG_DATA(rights), answer->count * sizeof(int));
-	return true;
+	struct spawn *child = arg;
+	if (!child->released)
+		spawn_thread_obey(child->spawner->thread, child->order);
+	return false;
 }
 
-/* One at a time: mostly there is no other, and if there is, the socket says so in the next turn. */
-static void spawner_answers(void *arg, uint32_t events)
+static int spawner_start_thread(struct spawner *spawner, struct err *err)
 {
-	struct spawner *spawner = arg;
-	struct answer answer;
-	(void)events;
-	if (spawner->in_flight > 0 && spawner_receive(spawner, &answer))
-		spawn_answered(&answer);
-	spawn_pump(spawner);
-}
-
-/* --- sending --- */
-
-static int spawner_send(const struct spawner *spawner, struct spawn_order *order)
-{
-	int fds[SPAWN_FILES];
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof fds)];
-	} control = {.room = {0}}; /* what fills it up is sent, too */
-	size_t count = spawn_order_files(&order->request, fds);
-	struct iovec part = {.iov_base = &order, .iov_len = sizeof order};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-	if (count > 0) {
-		control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(count * sizeof(int)),
-						  .cmsg_level = SOL_SOCKET,
-						  .cmsg_type = SCM_RIGHTS};
-		memcpy(CMSG_DATA(&control.header), fds, count * sizeof(int));
-		message.msg_control = &control;
-		message.msg_controllen = CMSG_SPACE(count * sizeof(int));
-	}
-	ssize_t n;
-	do
-		n = sendmsg(spawner->sock, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-	while (n == -1 && errno == EINTR);
-	return n == -1 ? -1 : 0;
-}
-
-static void spawn_failed_late(void *arg)
-{
-	spawn_failed(arg, "pass the files");
-}
-
-/* What is passed is the address: both sides live in the same memory.  The files travel as copies,
- * so the caller may close its own as soon as this has returned. */
-static int spawner_hand_over(struct spawner *spawner, struct spawn *child)
-{
-	if (spawner_send(spawner, child->order) == -1)
-		return err_errno(&child->failure, "pass the files to the spawn thread");
-	spawner->in_flight++;
+	if (spawner->thread == NULL)
+		spawner->thread = spawn_thread_new(err);
+	if (spawner->thread == NULL)
+		return -1;
+	spawner->aside = aside_open(spawner->loop, "spawn", err);
+	if (spawner->aside == NULL)
+		return -1;
+	aside_standing(spawner->aside);
 	return 0;
-}
-
-/* Fill the thread's queue.  A full socket is no failure as long as an answer will make room. */
-static void spawn_pump(struct spawner *spawner)
-{
-	while (spawner->in_flight < SPAWN_FLIGHT && !list_empty(&spawner->queue)) {
-		struct spawn *child = container_of(spawner->queue.next, struct spawn, link);
-		int n = spawner_hand_over(spawner, child), code = child->failure.code;
-		if (n == -1 && spawner->in_flight > 0 && (code == EAGAIN || code == ETOOMANYREFS))
-			return;
-		list_remove(&child->link);
-		list_append(&spawner->children, &child->link);
-		child->state = CHILD_SENT;
-		if (n == -1)
-			loop_defer(spawner->loop, &child->late, spawn_failed_late, child);
-	}
 }
 
 struct spawn *spawn_start(struct spawner *spawner, const struct spawn_request *request,
 			  void (*event)(void *arg, enum spawn_event what), void *arg,
 			  struct err *err)
 {
-	if (spawner->thread == NULL) {
-		spawner->thread = spawn_thread_start(spawner->thread_sock, err);
-		if (spawner->thread == NULL)
-			return NULL;
-	}
+	if (spawner->aside == NULL && spawner_start_thread(spawner, err) == -1)
+		return NULL;
 	struct spawn_order *order = spawn_order_new(request, err);
 	if (order == NULL)
 		return NULL;
 	struct spawn *child = calloc(1, sizeof *child);
 	if (child == NULL) {
-		free(order);
+		spawn_order_free(order);
 		err_set(err, ENOMEM, "out of memory for a child");
 		return NULL;
 	}
 	child->spawner = spawner;
 	child->order = order;
-	order->owner = child;
 	child->event = event;
 	child->arg = arg;
 	child->pidfd = -1;
 	memset(child->pipes, -1, sizeof child->pipes);
 	spawner->count++;
 	loop_outside(spawner->loop, 1);
-	list_append(&spawner->queue, &child->link);
-	spawn_pump(spawner);
+	list_append(&spawner->children, &child->link);
+	aside_start(spawner->aside, &child->job, spawn_obey, spawn_answered, child);
 	return child;
 }
 
@@ -388,47 +282,25 @@ struct spawn *spawn_start(struct spawner *spawner, const struct spawn_request *r
 struct spawner *spawn_open(struct loop *loop, struct err *err)
 {
 	struct spawner *spawner = calloc(1, sizeof *spawner);
-	int socks[2];
 	if (spawner == NULL) {
 		err_set(err, ENOMEM, "out of memory for the spawner");
 		return NULL;
 	}
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) == -1) {
-		err_errno(err, "socketpair");
-		free(spawner);
-		return NULL;
-	}
 	spawner->loop = loop;
-	spawner->sock = socks[0];
-	spawner->thread_sock = socks[1];
-	list_init(&spawner->queue);
 	list_init(&spawner->children);
-	if (loop_fd_add(loop, &spawner->watch, spawner->sock, EPOLLIN, spawner_answers, spawner,
-			err) == -1) {
-		close(socks[0]);
-		close(socks[1]);
-		free(spawner);
-		return NULL;
-	}
-	loop_fd_standing(loop, &spawner->watch);
 	return spawner;
 }
 
 /* Nothing more will be told to anybody; orders that are with the thread come back first. */
 static void spawner_abandon(struct spawner *spawner)
 {
-	struct list *lists[] = {&spawner->queue, &spawner->children};
-	for (int i = 0; i < 2; i++) {
-		for (struct list *node = lists[i]->next, *next; node != lists[i]; node = next) {
-			next = node->next;
-			spawn_release(container_of(node, struct spawn, link));
-		}
+	for (struct list *node = spawner->children.next, *next; node != &spawner->children;
+	     node = next) {
+		next = node->next;
+		spawn_release(container_of(node, struct spawn, link));
 	}
-	while (spawner->in_flight > 0) {
-		struct pollfd wait = {.fd = spawner->sock, .events = POLLIN};
-		poll(&wait, 1, -1);
-		spawner_answers(spawner, 0);
-	}
+	if (spawner->aside != NULL)
+		aside_close(spawner->aside);
 }
 
 /* Killed children are waited for, since their zombies would be our adopter's problem; but not for
@@ -448,12 +320,7 @@ void spawn_shut(struct spawner *spawner)
 		}
 		spawn_exited(child, 0);
 	}
-	loop_fd_del(spawner->loop, &spawner->watch);
-	shutdown(spawner->sock, SHUT_RDWR);
-	if (spawner->thread != NULL)
-		spawn_thread_join(spawner->thread);
-	close(spawner->sock);
-	close(spawner->thread_sock);
+	spawn_thread_free(spawner->thread);
 	free(spawner);
 }
 

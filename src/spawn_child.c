@@ -9,6 +9,7 @@
  *
  *	dispositions, session	before anything can be signalled as part of a group
  *	cgroup			before anything is used that it should limit
+ *	a table of files	before anything is opened, as it would be in the worker's
  *	oom, nice, limits	while we still may raise them
  *	files, owner of pipes	while we still may give them away
  *	groups, group, user
@@ -21,7 +22,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/close_range.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
@@ -105,18 +108,31 @@ CHILD static int child_write(int fd, const char *text, size_t n)
 }
 
 /* "0" is whoever writes it: no pid is passed, so there is no moment in which the child runs outside
- * its groups. */
+ * its groups.  Whoever was not born in its v2 group has a table of its own to open a file in. */
 CHILD static void child_enter_cgroups(const struct spawn_birth *birth)
 {
 	const struct spawn_order *order = birth->order;
 	for (size_t i = 0; i < order->request.place_count; i++)
-		if (child_write(order->places[i], "0", 1) == -1)
+		if (child_write(order->request.places[i], "0", 1) == -1)
 			child_fail(birth, SPAWN_STEP_CGROUP, (int)i);
-	if (birth->placed || order->cgroup == -1)
+	if (birth->placed || order->request.cgroup_fd == -1)
 		return;
-	int fd = openat(order->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+	int fd = openat(order->request.cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
 	if (fd == -1 || child_write(fd, "0", 1) == -1)
 		child_fail(birth, SPAWN_STEP_CGROUP, (int)order->request.place_count);
+}
+
+/* Until here the table may be the worker's: what is opened or closed would be so in the worker,
+ * too. Where the one call for it is missing or refused, unshare and a walk do. */
+CHILD static void child_leave_table(const struct spawn_birth *birth)
+{
+	int end = birth->table_end;
+	if (syscall(SYS_close_range, end, ~0U, CLOSE_RANGE_UNSHARE) == 0)
+		return;
+	if (birth->shared && unshare(CLONE_FILES) == -1)
+		child_fail(birth, SPAWN_STEP_FILES, 0);
+	for (int fd = (int)sysconf(_SC_OPEN_MAX); fd >= end; fd--)
+		close(fd);
 }
 
 /* snprintf may allocate and takes locks. */
@@ -169,16 +185,16 @@ CHILD static void child_set_limits(const struct spawn_birth *birth)
 }
 
 /* Sources are first moved above every target, so that no dup2 overwrites one that is still needed.
- * Everything but the targets is close-on-exec: this table holds nothing else. */
+ * Everything but the targets is close-on-exec. */
 CHILD static void child_place_files(const struct spawn_birth *birth)
 {
 	const struct spawn_order *order = birth->order;
 	size_t count = order->request.fd_count;
-	int from[SPAWN_FDS], top = 2, null_fd;
+	int from[SPAWN_FDS], top = 2, null_fd = birth->null_fd;
 	for (size_t i = 0; i < count; i++)
 		if (order->request.fds[i].to > top)
 			top = order->request.fds[i].to;
-	if ((null_fd = fcntl(birth->null_fd, F_DUPFD_CLOEXEC, top + 1)) == -1)
+	if (null_fd <= top && (null_fd = fcntl(null_fd, F_DUPFD_CLOEXEC, top + 1)) == -1)
 		child_fail(birth, SPAWN_STEP_FILES, 0);
 	for (size_t i = 0; i < count; i++) {
 		from[i] = order->fds[i];
@@ -250,6 +266,7 @@ _Noreturn CHILD void spawn_child_run(void *arg)
 		child_fail(birth, SPAWN_STEP_SESSION, 0);
 	child_forget_signals();
 	child_enter_cgroups(birth);
+	child_leave_table(birth);
 	child_set_oom(birth);
 	child_set_limits(birth);
 	child_place_files(birth);
@@ -307,16 +324,17 @@ pid_t spawn_child_clone(struct spawn_birth *birth, void *stack, size_t size, int
 {
 	const struct spawn_order *order = birth->order;
 	struct clone_args args = {
-		.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD,
+		.flags = CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_PIDFD,
 		.exit_signal = SIGCHLD,
 		.pidfd = (uintptr_t)pidfd,
 		.stack = (uintptr_t)stack,
 		.stack_size = size,
 	};
-	birth->placed = order->cgroup != -1;
+	birth->shared = true;
+	birth->placed = order->request.cgroup_fd != -1;
 	if (birth->placed) {
 		args.flags |= CLONE_INTO_CGROUP;
-		args.cgroup = (uint64_t)order->cgroup;
+		args.cgroup = (uint64_t)order->request.cgroup_fd;
 	}
 	long pid = child_clone3(&args, spawn_child_run, birth);
 	if (pid >= 0)
@@ -329,7 +347,7 @@ pid_t spawn_child_clone(struct spawn_birth *birth, void *stack, size_t size, int
  * as soon as it returns. */
 pid_t spawn_child_clone_plain(struct spawn_birth *birth, int *pidfd)
 {
-	birth->placed = false;
+	birth->shared = birth->placed = false;
 	long pid = syscall(SYS_clone, CLONE_VFORK | CLONE_PIDFD | SIGCHLD, NULL, pidfd, NULL, NULL);
 	if (pid == 0)
 		spawn_child_run(birth);

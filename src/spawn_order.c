@@ -2,7 +2,8 @@
  *
  * The caller's strings may be gone before the thread gets to them, so everything is copied into
  * one allocation: the struct, then the pointers, then the text.  The same walk first counts, with
- * an arena that has no memory, and then copies; so the two can never disagree about the size.
+ * an arena that has no memory, and then copies; so the two can never disagree about the size.  The
+ * files are duplicated for the same reason.
  *
  * The search through PATH is prepared here, as the list of paths that the child then tries in the
  * job's own directory: relative entries mean what they would mean to the job.
@@ -10,10 +11,12 @@
 #include "worker/spawn_order.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define ORDER_PATH "/usr/local/bin:/usr/bin:/bin"
 
@@ -119,6 +122,61 @@ static void order_fill(struct spawn_order *order, struct arena *arena,
 	order->request.path = order->searched ? arena_string(arena, path) : NULL;
 }
 
+static bool order_fits(const struct spawn_request *request)
+{
+	size_t pipes = 0;
+	for (size_t i = 0; i < request->fd_count && i < SPAWN_FDS; i++)
+		pipes += request->fds[i].from == SPAWN_PIPE;
+	return request->fd_count <= SPAWN_FDS && request->place_count <= SPAWN_PLACES &&
+	       request->limit_count <= SPAWN_LIMITS && pipes <= SPAWN_PIPES &&
+	       (request->fd_count == 0 || request->fds[0].from != SPAWN_SAME);
+}
+
+/* --- the files --- */
+
+/* After a failure the rest are -1: what is not a copy must not be closed with the order. */
+static void order_copy_file(int *fd, int *code)
+{
+	if (*fd < 0)
+		return;
+	*fd = *code == 0 ? fcntl(*fd, F_DUPFD_CLOEXEC, 3) : -1;
+	if (*fd == -1 && *code == 0)
+		*code = errno;
+}
+
+static int order_copy_files(struct spawn_request *request)
+{
+	int code = 0;
+	for (size_t i = 0; i < request->fd_count; i++)
+		order_copy_file(&request->fds[i].from, &code);
+	for (size_t i = 0; i < request->place_count; i++)
+		order_copy_file(&request->places[i], &code);
+	order_copy_file(&request->cgroup_fd, &code);
+	errno = code;
+	return code == 0 ? 0 : -1;
+}
+
+static void order_close_file(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void spawn_order_free(struct spawn_order *order)
+{
+	if (order == NULL)
+		return;
+	const struct spawn_request *request = &order->request;
+	for (size_t i = 0; i < request->fd_count; i++)
+		order_close_file(request->fds[i].from);
+	for (size_t i = 0; i < request->place_count; i++)
+		order_close_file(request->places[i]);
+	order_close_file(request->cgroup_fd);
+	free(order);
+}
+
+/* --- an order --- */
+
 /* A request that cannot be carried out is refused before anything is done for it. */
 struct spawn_order *spawn_order_new(const struct spawn_request *request, struct err *err)
 {
@@ -126,12 +184,7 @@ struct spawn_order *spawn_order_new(const struct spawn_request *request, struct 
 		err_set(err, EINVAL, "there is no program to run");
 		return NULL;
 	}
-	size_t pipes = 0;
-	for (size_t i = 0; i < request->fd_count && i < SPAWN_FDS; i++)
-		pipes += request->fds[i].from == SPAWN_PIPE;
-	if (request->fd_count > SPAWN_FDS || request->place_count > SPAWN_PLACES ||
-	    request->limit_count > SPAWN_LIMITS || pipes > SPAWN_PIPES ||
-	    (request->fd_count > 0 && request->fds[0].from == SPAWN_SAME)) {
+	if (!order_fits(request)) {
 		err_set(err, EINVAL, "too many files, groups or limits for one child");
 		return NULL;
 	}
@@ -145,24 +198,16 @@ struct spawn_order *spawn_order_new(const struct spawn_request *request, struct 
 		err_set(err, ENOMEM, "out of memory for a child's arguments");
 		return NULL;
 	}
-	*order = (struct spawn_order){.request = *request};
+	*order = (struct spawn_order){.request = *request, .pidfd = -1};
 	arena = (struct arena){.pointers = (const char **)(void *)(order + 1)};
 	arena.text = (char *)(order + 1) + pointers;
 	order_fill(order, &arena, request);
+	if (order_copy_files(&order->request) == -1) {
+		err_errno(err, "copy the files for a child");
+		spawn_order_free(order);
+		return NULL;
+	}
 	return order;
-}
-
-size_t spawn_order_files(const struct spawn_request *request, int *fds)
-{
-	size_t count = 0;
-	for (size_t i = 0; i < request->fd_count; i++)
-		if (request->fds[i].from >= 0)
-			fds[count++] = request->fds[i].from;
-	for (size_t i = 0; i < request->place_count; i++)
-		fds[count++] = request->places[i];
-	if (request->cgroup_fd != -1)
-		fds[count++] = request->cgroup_fd;
-	return count;
 }
 
 /* The kernel's word for it is true but often puzzling: a script whose interpreter is missing is "no

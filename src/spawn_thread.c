@@ -1,11 +1,12 @@
 /* spawn_thread.c -- the thread that clones.  Floor 3.  See worker/spawn_order.h.
  *
- * Two reasons for a thread.  A vfork suspends its caller until the child has exec'd, which takes a
- * scheduler's slice when other children keep the processors busy; here that suspends nobody who is
- * needed.  And the first thing the thread does is to leave the shared table of file descriptors:
- * from then on its table, which every child gets a copy of, holds 0, 1, 2, the socket, /dev/null
- * and the files that came with the order being worked on or were made for it.  So a file opened
- * elsewhere without close-on-exec, or at the wrong moment, cannot slip into a child.
+ * A vfork suspends its caller until the child has exec'd, which takes a scheduler's slice when
+ * other children keep the processors busy; in a thread of its own that suspends nobody who is
+ * needed.
+ *
+ * The child is born into our table of files and leaves it at once (see worker/spawn_stage.h): so a
+ * file opened elsewhere without close-on-exec, or at the wrong moment, cannot slip into it, and no
+ * file of ours stays open because a child has not come to its exec yet.
  *
  * The thread lives as long as the spawner, because the death signal of a child is tied to the
  * thread that cloned it, not to the process.  Users are looked up here too: that may ask a
@@ -16,29 +17,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <pthread.h>
 #include <pwd.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "worker/clock.h"
 #include "worker/orphans.h"
+#include "worker/spawn_stage.h"
 
-#define THREAD_STACK  ((size_t)256 * 1024)
 #define CHILD_STACK   ((size_t)64 * 1024)
 #define CHILD_GUARD   ((size_t)4096)
 #define THREAD_GROUPS 256
 
 struct spawn_thread {
-	pthread_t thread;
-	int sock, null_fd;
 	char *stack; /* the children's, one after the other; the guard is its first page */
 	struct spawn_page *page;
 	bool lift_oom;
@@ -182,7 +177,7 @@ static void thread_spare_switch(struct spawn_order *order)
 		order->set_uid = order->set_gid = false;
 }
 
-/* --- one order --- */
+/* --- a birth --- */
 
 /* Some errors are worth a second way: clone3 hides its flags from filters of system calls, which
  * therefore refuse it altogether.  The child then enters its v2 group by itself. */
@@ -199,70 +194,63 @@ static pid_t thread_clone(struct spawn_thread *self, struct spawn_birth *birth, 
 }
 
 /* A child that failed before its exec is nobody's business but ours. */
-static void thread_bury(struct spawn_order *order, int pidfd)
+static void thread_bury(struct spawn_order *order)
 {
 	siginfo_t info;
 	while (waitid(P_PID, (id_t)order->pid, &info, WEXITED) == -1 && errno == EINTR)
 		continue;
 	orphans_disown(order->pid);
 	order->pid = 0;
-	close(pidfd);
+	close(order->pidfd);
 }
 
 /* The pid is owned before anybody who reaps strangers can look at it. */
-static int thread_birth(struct spawn_thread *self, struct spawn_order *order)
+static pid_t thread_clone_owned(struct spawn_thread *self, struct spawn_birth *birth, int *pidfd)
 {
-	int pidfd = -1;
-	struct spawn_birth birth = {
-		.order = order,
-		.page = self->page,
-		.null_fd = self->null_fd,
-		.parent = self->parent,
-		.signals = self->signals,
-		.lift_oom = self->lift_oom,
-	};
-	*self->page = (struct spawn_page){.step = SPAWN_STEP_NONE};
 	if (orphans_hold(NULL) == -1) {
-		thread_failed(order, SPAWN_STEP_CLONE, ENOMEM, 0);
+		errno = ENOMEM;
 		return -1;
 	}
-	order->began = clock_real();
-	pid_t pid = thread_clone(self, &birth, &pidfd);
+	pid_t pid = thread_clone(self, birth, pidfd);
 	int code = errno;
 	if (pid > 0)
 		orphans_own(pid);
 	orphans_release();
-	if (pid == -1) {
-		thread_failed(order, SPAWN_STEP_CLONE, code, 0);
-		return -1;
-	}
-	order->pid = pid;
-	if (self->page->step == SPAWN_STEP_NONE)
-		return pidfd;
-	thread_failed(order, self->page->step, self->page->code, self->page->detail);
-	thread_bury(order, pidfd);
+	errno = code;
+	return pid;
+}
+
+static int thread_birth(struct spawn_thread *self, struct spawn_order *order)
+{
+	struct spawn_page *page = self->page;
+	struct spawn_birth birth = {
+		.order = order,
+		.page = page,
+		.null_fd = spawn_stage_null(),
+		.table_end = spawn_stage_end(),
+		.parent = self->parent,
+		.signals = self->signals,
+		.lift_oom = self->lift_oom,
+	};
+	*page = (struct spawn_page){.step = SPAWN_STEP_NONE};
+	order->began = clock_real();
+	pid_t pid = thread_clone_owned(self, &birth, &order->pidfd);
+	if (pid == -1 && page->step == SPAWN_STEP_NONE)
+		*page = (struct spawn_page){.step = SPAWN_STEP_CLONE, .code = errno};
+	order->pid = pid > 0 ? pid : 0;
+	if (page->step == SPAWN_STEP_NONE)
+		return 0;
+	thread_failed(order, page->step, page->code, page->detail);
+	if (pid > 0)
+		thread_bury(order);
 	return -1;
 }
 
-/* The groups' room is one for all orders: there is one at a time. */
-static int thread_obey(struct spawn_thread *self, struct spawn_order *order)
-{
-	order->groups = self->groups;
-	if (thread_find_group(order) == -1 || thread_find_user(self, order) == -1)
-		return -1;
-	thread_spare_switch(order);
-	return thread_birth(self, order);
-}
+/* --- the files --- */
 
-/* --- orders in, answers out --- */
-
-/* What is open in this table for one order. */
-struct desk {
-	int fds[SPAWN_FILES + 2 * SPAWN_PIPES + 1];
-	size_t count;
-};
-
-static int thread_make_pipe(struct spawn_order *order, struct desk *desk)
+/* Its other end has no number but the one on the stage: so it is the child's alone, once that is
+ * clear. */
+static int thread_put_pipe(struct spawn_order *order, size_t i)
 {
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) == -1) {
@@ -270,157 +258,47 @@ static int thread_make_pipe(struct spawn_order *order, struct desk *desk)
 		return -1;
 	}
 	order->pipes[order->pipe_count++] = ends[0];
-	desk->fds[desk->count++] = ends[0];
-	desk->fds[desk->count++] = ends[1];
-	return ends[1];
+	int fd = spawn_stage_put(i, ends[1]), code = errno;
+	close(ends[1]);
+	errno = code;
+	return fd;
 }
 
-/* The files come in the order in which spawn.c sends them: the map, the places, the group. */
-static void thread_file_files(struct spawn_order *order, struct desk *desk)
+static int thread_put_file(struct spawn_order *order, size_t i)
 {
-	const struct spawn_request *request = &order->request;
-	const int *fds = desk->fds;
-	size_t next = 0, count = desk->count;
-	int wanted[SPAWN_FILES];
-	order->cgroup = -1;
-	if (count != spawn_order_files(request, wanted)) {
-		thread_failed(order, SPAWN_STEP_FILES, EMFILE, 0);
-		return;
-	}
-	for (size_t i = 0; i < request->fd_count; i++) {
-		int from = request->fds[i].from;
-		if (from == SPAWN_PIPE)
-			order->fds[i] = thread_make_pipe(order, desk);
-		else
-			order->fds[i] = from == SPAWN_SAME ? order->fds[i - 1] : fds[next++];
-	}
-	for (size_t i = 0; i < request->place_count; i++)
-		order->places[i] = fds[next++];
-	if (request->cgroup_fd != -1)
-		order->cgroup = fds[next];
+	int from = order->request.fds[i].from;
+	if (from == SPAWN_PIPE)
+		return thread_put_pipe(order, i);
+	return spawn_stage_put(i, from == SPAWN_SAME ? order->fds[i - 1] : from);
 }
 
-/* What ends by itself.  An order that is not read, or an answer that is not given, would leave a
- * job waiting for ever, so it is tried again. */
-static bool thread_passing(int code)
+static int thread_put_files(struct spawn_order *order)
 {
-	if (code == ENOMEM || code == ENOBUFS || code == ETOOMANYREFS)
-		usleep(1000);
-	else if (code != EINTR)
-		return false;
-	return true;
-}
-
-static bool thread_receive(struct spawn_thread *self, struct spawn_order **order, struct desk *desk)
-{
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(SPAWN_FILES * sizeof(int))];
-	} control;
-	struct iovec part = {.iov_base = order, .iov_len = sizeof *order};
-	struct msghdr message = {.msg_iov = &part,
-				 .msg_iovlen = 1,
-				 .msg_control = &control,
-				 .msg_controllen = sizeof control};
-	ssize_t n;
-	do
-		n = recvmsg(self->sock, &message, MSG_CMSG_CLOEXEC);
-	while (n == -1 && thread_passing(errno));
-	if (n != sizeof *order)
-		return false;
-	const struct cmsghdr *part_of = CMSG_FIRSTHDR(&message);
-	desk->count = part_of != NULL ? (part_of->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
-	if (desk->count > 0)
-		memcpy(desk->fds, CMSG_DATA(part_of), desk->count * sizeof(int));
-	return true;
-}
-
-/* The loop may have gone (EPIPE): then nobody waits for the answer. */
-static void thread_answer(const struct spawn_thread *self, struct spawn_order *order, int pidfd)
-{
-	int fds[SPAWN_ANSWERS] = {pidfd};
-	size_t size = (1 + order->pipe_count) * sizeof(int);
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof fds)];
-	} control = {.room = {0}};
-	struct iovec part = {.iov_base = &order, .iov_len = sizeof order};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-	if (pidfd != -1) {
-		memcpy(fds + 1, order->pipes, order->pipe_count * sizeof(int));
-		control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(size),
-						  .cmsg_level = SOL_SOCKET,
-						  .cmsg_type = SCM_RIGHTS};
-		memcpy(CMSG_DATA(&control.header), fds, size);
-		message.msg_control = &control;
-		message.msg_controllen = CMSG_SPACE(size);
-	}
-	while (sendmsg(self->sock, &message, MSG_NOSIGNAL) == -1 && thread_passing(errno))
-		continue;
-}
-
-/* Leave the shared table.  close_range does it in one call; where it is missing or refused, unshare
- * and a walk do. */
-static int thread_own_files(struct spawn_thread *self)
-{
-	unsigned sock = (unsigned)self->sock;
-	if (close_range(sock + 1, ~0U, CLOSE_RANGE_UNSHARE) == 0) {
-		if (sock > 3)
-			close_range(3, sock - 1, 0);
-	} else {
-		if (unshare(CLONE_FILES) == -1)
-			return -1;
-		for (int fd = (int)sysconf(_SC_OPEN_MAX); fd > 2; fd--)
-			if (fd != self->sock)
-				close(fd);
-	}
-	self->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (self->null_fd == -1)
+	for (size_t i = 0; i < order->request.fd_count; i++) {
+		order->fds[i] = thread_put_file(order, i);
+		if (order->fds[i] != -1)
+			continue;
+		if (order->failed == SPAWN_STEP_NONE)
+			thread_failed(order, SPAWN_STEP_FILES, errno, 0);
 		return -1;
-	/* Nobody else's pipe is to be held open by us; 2 stays for whoever aborts the process. */
-	dup2(self->null_fd, 0);
-	dup2(self->null_fd, 1);
+	}
 	return 0;
 }
 
-/* What was opened for an order has numbers in a row, mostly.  Not all that is open can go with it:
- * whoever looks up users may keep a socket. */
-static void thread_clear(const struct desk *desk)
-{
-	const int *fds = desk->fds;
-	size_t count = desk->count;
-	for (size_t i = 0, row; i < count; i += row) {
-		row = 1;
-		while (i + row < count && fds[i + row] == fds[i] + (int)row)
-			row++;
-		if (row > 1 && close_range((unsigned)fds[i], (unsigned)fds[i + row - 1], 0) == 0)
-			continue;
-		for (size_t k = i; k < i + row; k++)
-			close(fds[k]);
-	}
-}
+/* --- one order --- */
 
-/* All that was opened for one order is closed at once, after its answer and before the next: the
- * table of a child holds nothing else. */
-static void *thread_main(void *arg)
+/* The stage is clear before anybody is told: nobody but the child holds what it writes to.
+ * The groups' room is one for all orders: there is one at a time. */
+void spawn_thread_obey(struct spawn_thread *self, struct spawn_order *order)
 {
-	struct spawn_thread *self = arg;
-	struct spawn_order *order;
-	struct desk desk;
-	int code = thread_own_files(self) == -1 ? errno : 0;
-	while (thread_receive(self, &order, &desk)) {
-		int pidfd = -1;
-		thread_file_files(order, &desk);
-		if (code != 0)
-			thread_failed(order, SPAWN_STEP_FILES, code, 0);
-		if (order->failed == SPAWN_STEP_NONE)
-			pidfd = thread_obey(self, order);
-		thread_answer(self, order, pidfd);
-		if (pidfd != -1)
-			desk.fds[desk.count++] = pidfd;
-		thread_clear(&desk);
-	}
-	return NULL; /* the table, and with it the files, ends with the thread */
+	order->groups = self->groups;
+	if (thread_find_group(order) == -1 || thread_find_user(self, order) == -1)
+		return;
+	thread_spare_switch(order);
+	int n = thread_put_files(order) == 0 ? thread_birth(self, order) : -1;
+	spawn_stage_clear(order->request.fd_count);
+	for (; n == -1 && order->pipe_count > 0; order->pipe_count--)
+		close(order->pipes[order->pipe_count - 1]);
 }
 
 /* --- beginning and end --- */
@@ -451,8 +329,10 @@ static int thread_map(struct spawn_thread *self)
 	return mprotect(self->stack, CHILD_GUARD, PROT_NONE);
 }
 
-static void thread_free(struct spawn_thread *self)
+void spawn_thread_free(struct spawn_thread *self)
 {
+	if (self == NULL)
+		return;
 	if (self->stack != MAP_FAILED)
 		munmap(self->stack, CHILD_GUARD + CHILD_STACK);
 	if (self->page != MAP_FAILED)
@@ -460,43 +340,20 @@ static void thread_free(struct spawn_thread *self)
 	free(self);
 }
 
-struct spawn_thread *spawn_thread_start(int sock, struct err *err)
+struct spawn_thread *spawn_thread_new(struct err *err)
 {
 	struct spawn_thread *self = calloc(1, sizeof *self);
 	if (self == NULL) {
 		err_set(err, ENOMEM, "out of memory for the spawn thread");
 		return NULL;
 	}
-	self->sock = sock;
 	self->parent = getpid();
 	self->signals = spawn_child_signals();
 	self->lift_oom = thread_is_protected();
 	if (thread_map(self) == -1) {
 		err_errno(err, "memory for the spawn thread");
-		thread_free(self);
+		spawn_thread_free(self);
 		return NULL;
 	}
-	/* No signal is ever handled here, and a child is born with all of them blocked. */
-	sigset_t all, before;
-	pthread_attr_t attr;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, THREAD_STACK);
-	int code = pthread_create(&self->thread, &attr, thread_main, self);
-	pthread_attr_destroy(&attr);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (code != 0) {
-		err_set(err, code, "starting the spawn thread: %s", strerror(code));
-		thread_free(self);
-		return NULL;
-	}
-	pthread_setname_np(self->thread, "spawn");
 	return self;
-}
-
-void spawn_thread_join(struct spawn_thread *self)
-{
-	pthread_join(self->thread, NULL);
-	thread_free(self);
 }

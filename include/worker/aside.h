@@ -28,6 +28,9 @@ struct aside_job {
 /* aside_open(loop, name, err): start the thread; ${name} (at most 15 bytes) is what ps shows. */
 struct aside *aside_open(struct loop *loop, const char *name, struct err *err);
 
+/* aside_standing(aside): it stays for the life of the process; see loop_fd_standing. */
+void aside_standing(struct aside *aside);
+
 /* aside_start(aside, job, run, done, arg): queue a job that is not under way; cannot fail. */
 void aside_start(struct aside *aside, struct aside_job *job, bool (*run)(void *arg),
 		 void (*done)(void *arg), void *arg);

@@ -1,9 +1,10 @@
 /* spawn.h -- starting, signalling and reaping child processes.  Floor 3.
  *
- * One helper thread does all the cloning.  It has a table of file descriptors of its own, so a
- * spawn costs the same beside ten thousand open files, a child can only ever see the files it was
- * given, and no child holds a file of ours open between clone and exec.  The loop never waits for
- * a child to be scheduled: it sends an order and is told when exec has succeeded or what failed.
+ * One helper thread does all the cloning.  A child takes over a few file descriptors and no other
+ * (see worker/spawn_stage.h): so a spawn costs the same beside ten thousand open files, a child can
+ * only ever see the files it was given, and no child holds another file of ours open between clone
+ * and exec.  The loop never waits for a child to be scheduled: it hands over an order and is told
+ * when exec has succeeded or what failed.
  *
  *	spawner = spawn_open(loop, &err);
  *	child = spawn_start(spawner, &request, event, arg, &err);
@@ -54,8 +55,7 @@ struct spawn_limit {
 	rlim_t soft, hard;
 };
 
-/* Everything is copied by spawn_start, except that the files must stay open until the first event.
- * Start from SPAWN_REQUEST. */
+/* Everything is copied by spawn_start, the files included.  Start from SPAWN_REQUEST. */
 struct spawn_request {
 	const char *const *argv; /* argv[0] without a slash is looked for in ${path} */
 	const char *const *envp; /* exactly this: nothing is inherited */

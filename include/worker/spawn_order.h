@@ -1,10 +1,9 @@
 /* spawn_order.h -- one spawn as seen by its three rooms.  Floor 3, for src/spawn*.c alone.
  *
- * spawn.c (the loop) writes an order, spawn_thread.c carries it out and writes the answer,
- * spawn_child.c is what runs between clone and exec.  An order is sent by its address over a
- * socket pair, together with the files it needs (SCM_RIGHTS): whoever holds it owns it.  The answer
- * is the same address with the pidfd and our ends of the pipes: those are made by the thread, so
- * that the loop need not make them, hand them over and close its copies.
+ * spawn.c (the loop) writes an order, spawn_thread.c carries it out and writes the answer into it,
+ * spawn_child.c is what runs between clone and exec.  Between the loop and the thread an order is a
+ * job of an aside (worker/aside.h); it has copies of everything, the files included, as whoever
+ * asked may be gone before the thread comes to it.
  *
  * How a failure travels: the child writes its step and errno into a page that is shared whether or
  * not the child shares our memory, then exits; since the clone is always a vfork, the thread reads
@@ -39,24 +38,23 @@ enum spawn_step {
 };
 
 struct spawn_order {
-	void *owner;		      /* its struct spawn */
-	struct spawn_request request; /* strings point into the same allocation */
+	struct spawn_request request; /* the strings and the files are the order's own */
 	char *const *argv, *const *envp;
 	const char *const *paths; /* what is tried with execve, in turn; ends with NULL */
 	bool searched;		  /* paths come from a search */
 
-	/* By the thread: the files under its own numbers, our ends of the pipes, who to become. */
-	int fds[SPAWN_FDS], places[SPAWN_PLACES], cgroup;
-	int pipes[SPAWN_PIPES];
-	size_t pipe_count;
+	/* By the thread: the files under their numbers on the stage, who to become. */
+	int fds[SPAWN_FDS];
 	uid_t uid;
 	gid_t gid;
 	gid_t *groups;
 	size_t group_count;
 	bool set_uid, set_gid;
 
-	/* The answer. */
-	pid_t pid;
+	/* The answer.  Its files are open when there is a child, and are then its reader's. */
+	pid_t pid; /* 0: there is no child */
+	int pidfd, pipes[SPAWN_PIPES];
+	size_t pipe_count;
 	int code; /* errno, or 0 */
 	enum spawn_step failed;
 	char step[200];
@@ -74,22 +72,19 @@ struct spawn_page {
 struct spawn_birth {
 	const struct spawn_order *order;
 	struct spawn_page *page;
-	int null_fd;
+	int null_fd, table_end; /* see worker/spawn_stage.h */
 	pid_t parent;
 	uint64_t signals; /* those whose disposition is not the default: bit 0 is signal 1 */
 	bool placed;	  /* born in its cgroup: no need to write itself into it */
+	bool shared;	  /* born into our table of files, not into a copy */
 	bool lift_oom;	  /* the worker is protected, the child shall not be */
 };
 
-/* spawn_order_new(request, err): a copy of everything, to be free()d; NULL with EINVAL, ENOMEM.
- * spawn_order_files(request, fds): the files it needs, in the order in which they travel: the map,
- * the places, the group; ${fds} has room for SPAWN_FILES.  spawn_order_explain(order, err): what
- * failed, for a person. */
+/* spawn_order_new(request, err): a copy of everything; NULL with EINVAL, ENOMEM, EMFILE.
+ * spawn_order_free(order).  spawn_order_explain(order, err): what failed, for a person. */
 struct spawn_order *spawn_order_new(const struct spawn_request *request, struct err *err);
-size_t spawn_order_files(const struct spawn_request *request, int *fds);
+void spawn_order_free(struct spawn_order *order);
 void spawn_order_explain(const struct spawn_order *order, struct err *err);
-#define SPAWN_FILES   (SPAWN_FDS + SPAWN_PLACES + 1)
-#define SPAWN_ANSWERS (1 + SPAWN_PIPES) /* most files of an answer */
 
 /* spawn_child_run(birth): from here to exec; never returns. */
 _Noreturn void spawn_child_run(void *birth);
@@ -97,17 +92,17 @@ _Noreturn void spawn_child_run(void *birth);
 /* spawn_child_signals(): the signals that a child of this process has to reset. */
 uint64_t spawn_child_signals(void);
 
-/* spawn_child_clone(birth, stack, size, pidfd): clone3 with our memory and vfork, on a stack of its
- * own; the pid, or -1 with errno.  spawn_child_clone_plain: the same with a copy of our memory, by
- * the old clone. */
+/* spawn_child_clone(birth, stack, size, pidfd): clone3 with our memory, our files and vfork, on a
+ * stack of its own; the pid, or -1 with errno.  spawn_child_clone_plain: the same with copies of
+ * our memory and files, by the old clone. */
 pid_t spawn_child_clone(struct spawn_birth *birth, void *stack, size_t size, int *pidfd);
 pid_t spawn_child_clone_plain(struct spawn_birth *birth, int *pidfd);
 
-/* The thread: started with its end of the socket pair. */
+/* What the thread needs for its work.  spawn_thread_new: made by the loop, before the first child.
+ * spawn_thread_obey(thread, order): in the thread, carry it out. */
 struct spawn_thread;
-struct spawn_thread *spawn_thread_start(int sock, struct err *err);
-
-/* spawn_thread_join(thread): after the other end was shut down. */
-void spawn_thread_join(struct spawn_thread *thread);
+struct spawn_thread *spawn_thread_new(struct err *err);
+void spawn_thread_free(struct spawn_thread *thread);
+void spawn_thread_obey(struct spawn_thread *thread, struct spawn_order *order);
 
 #endif

@@ -193,7 +193,7 @@ describe("a program that cannot be started", function()
     end
     for _, file in ipairs(held) do file:close() end
     most(limit)
-    for free = 0, 2 do assert.equal("watch the child", said[free].step) end
+    for free = 0, 2 do assert.equal("make a pipe", said[free].step) end
     said[3]:close()
     assert.is_true(open_files() <= before)
     assert.equal("", sh("pgrep -P $PPID sleep").stdout)

@@ -169,6 +169,12 @@ describe("worker exec #realtime", function()
     assert.equal("0\n1\n2\n3\n", result.stdout)
   end)
 
+  it("gives the job none of those that the worker was started with", function()
+    local result = exec { "--", "ls", "/proc/self/fd",
+      wrap = { "sh", "-c", [[exec "$0" "$@" 3</dev/null 5</dev/null 9</dev/null]] } }
+    assert.equal("0\n1\n2\n3\n", result.stdout)
+  end)
+
   it("gives the job the signals as they are by default", function()
     local result = exec { "--", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status" }
     assert.matches("SigBlk:%s*0000000000000000", result.stdout)
