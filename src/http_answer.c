@@ -14,7 +14,6 @@
 #include <strings.h>
 #include <unistd.h>
 
-#include "worker/clock.h"
 #include "worker/http_check.h"
 #include "worker/http_transfer.h"
 
@@ -113,7 +112,6 @@ static bool http_answer_bounded(struct http_transfer *transfer, size_t n)
 bool http_answer_line(struct http_transfer *transfer, const char *line, size_t n)
 {
 	struct http_reply *reply = &transfer->reply;
-	transfer->progress = clock_mono();
 	if (!http_answer_bounded(transfer, n))
 		return false;
 	if (reply->answered) /* trailers: nobody asks for them */
@@ -181,7 +179,6 @@ bool http_answer_announced(struct http_transfer *transfer, uint64_t n)
 bool http_answer_body(struct http_transfer *transfer, const char *data, size_t n)
 {
 	struct http_reply *reply = &transfer->reply;
-	transfer->progress = clock_mono();
 	if (!http_answer_announced(transfer, reply->received + n) ||
 	    !http_answer_store(transfer, data, n))
 		return false;

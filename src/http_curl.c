@@ -255,14 +255,17 @@ static int curl_on_rewind(void *arg, curl_off_t offset, int origin)
 /* Answering less than was given ends the transfer. */
 static size_t curl_on_line(char *line, size_t size, size_t count, void *arg)
 {
+	struct http_transfer *transfer = arg;
 	size_t n = size * count;
-	return http_answer_line(arg, line, n) ? n : 0;
+	transfer->progress = clock_mono();
+	return http_answer_line(transfer, line, n) ? n : 0;
 }
 
 static size_t curl_on_body(char *data, size_t size, size_t count, void *arg)
 {
 	struct http_transfer *transfer = arg;
 	size_t n = size * count;
+	transfer->progress = clock_mono();
 	if (http_answer_full(transfer)) {
 		transfer->receive_paused = true;
 		return CURL_WRITEFUNC_PAUSE;

@@ -81,6 +81,7 @@ static int plain_lay(struct http_plan *plan)
 	const struct http_request *request = &plan->request;
 	const struct http_place *place = &plan->place;
 	struct buf *out = &plan->lines;
+	plan->size += strlen(place->host) + 1;
 	buf_init(out, SIZE_MAX / 2); /* all of it is the caller's, and in memory */
 	if (plain_first_lines(out, plan->client, request, place) == -1)
 		return -1;
@@ -455,7 +456,7 @@ static int plain_begin(struct http_transfer *transfer, const struct http_plan *p
 	buf_init(&plain->piece, PLAIN_CHUNK_ROOM + PLAIN_PIECE + 2);
 	if (plain_write(plain, plan, request) == -1)
 		return err_set(err, errno, "out of memory for a request");
-	memcpy(plain->host, plan->place.host, strlen(plan->place.host) + 1);
+	strcpy(plain->host, plan->place.host);
 	plain->port = plan->place.port;
 	if (plain_reuse(plain))
 		plain_go(plain);

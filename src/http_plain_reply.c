@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "worker/clock.h"
 #include "worker/http_plain.h"
 
 #define REPLY_PIECE ((size_t)64 * 1024) /* of a body at once */
@@ -273,6 +274,8 @@ static bool reply_step(struct plain *plain, enum sock_result result)
 
 static void reply_go(struct plain *plain, enum sock_result result)
 {
+	if (result != SOCK_WAIT)
+		plain->transfer.progress = clock_mono();
 	while (result != SOCK_WAIT && reply_step(plain, result)) {
 		if (http_answer_full(&plain->transfer)) {
 			plain->transfer.receive_paused = true;

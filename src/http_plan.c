@@ -26,6 +26,7 @@ int http_plan_lay(struct http_plan *plan, struct http_client *client,
 	if (http_check_request(request, err) == -1)
 		return -1;
 	plan->way = http_place_plain(client, request->url, &plan->place) ? &http_plain : &http_curl;
+	plan->size = plan->way->size;
 	plan->head = strcmp(request->method, "HEAD") == 0;
 	plan->repeatable = http_check_repeatable(request->method);
 	http_check_label(plan->label, sizeof plan->label, request->method, request->url);

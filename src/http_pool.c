@@ -71,29 +71,37 @@ struct http_conn *http_pool_new(struct http_pool *pool, const char *host, int po
 	return conn;
 }
 
-static bool pool_is_old(const struct http_conn *conn)
+static bool pool_is_too_much(const struct http_pool *pool, const struct http_conn *conn,
+			     int64_t now)
 {
-	const struct http_pool *pool = conn->pool;
-	int64_t now = clock_mono();
-	return (pool->max_idle > 0 && now - conn->since >= pool->max_idle) ||
-	       (pool->max_age > 0 && now - conn->born >= pool->max_age);
+	return pool->count > POOL_KEPT ||
+	       (pool->max_idle > 0 && now - conn->since >= pool->max_idle);
 }
 
-/* The list is in the order of use: what lies at its beginning has lain longest. */
-static void pool_drop_old(struct http_pool *pool)
+static bool pool_is_aged(const struct http_pool *pool, const struct http_conn *conn, int64_t now)
+{
+	return pool->max_age > 0 && now - conn->born >= pool->max_age;
+}
+
+/* The list is in the order of use: what lies at its beginning has lain longest, and where that may
+ * stay, so may the rest, if only for its age. */
+static void pool_drop_old(struct http_pool *pool, int64_t now)
 {
 	struct list *node = pool->kept.next;
 	while (node != &pool->kept) {
 		struct http_conn *conn = container_of(node, struct http_conn, link);
+		bool too_much = pool_is_too_much(pool, conn, now);
 		node = node->next;
-		if (pool->count > POOL_KEPT || pool_is_old(conn))
+		if (too_much || pool_is_aged(pool, conn, now))
 			http_pool_drop(conn);
+		else if (pool->max_age == 0)
+			return;
 	}
 }
 
 struct http_conn *http_pool_take(struct http_pool *pool, const char *host, int port)
 {
-	pool_drop_old(pool);
+	pool_drop_old(pool, clock_mono());
 	for (struct list *node = pool->kept.prev; node != &pool->kept; node = node->prev) {
 		struct http_conn *conn = container_of(node, struct http_conn, link);
 		if (conn->port != port || strcasecmp(conn->host, host) != 0)
@@ -118,5 +126,5 @@ void http_pool_keep(struct http_conn *conn)
 	list_append(&pool->kept, &conn->link);
 	pool->count++;
 	sock_await(&conn->sock, pool_heard, conn);
-	pool_drop_old(pool);
+	pool_drop_old(pool, conn->since);
 }

@@ -164,26 +164,41 @@ static enum sock_result sock_enough(struct sock *s)
 	}
 }
 
-/* One call to the kernel: SOCK_DONE when there is more in the buffer now. */
+static enum sock_result sock_no_room(struct sock *s)
+{
+	return sock_fail(&s->reader, errno, errno == EMSGSIZE ? "too_big" : "io");
+}
+
+static enum sock_result sock_got_none(struct sock *s, ssize_t n)
+{
+	if (n == 0)
+		return SOCK_END;
+	if (errno == EAGAIN || errno == EWOULDBLOCK)
+		return SOCK_WAIT;
+	return sock_fail(&s->reader, errno, sock_reason(errno));
+}
+
+/* One call to the kernel: SOCK_DONE when there is more in the buffer now.  Mostly there is nothing,
+ * or little: that comes by way of the stack, and takes no more memory than it is long. */
 static enum sock_result sock_fill(struct sock *s)
 {
+	char little[SOCK_CHUNK_LEAST], *place = little;
 	size_t size = buf_size(&s->in), chunk = s->chunk;
 	if (s->reader.want == SOCK_EXACTLY && s->reader.most - size < chunk)
 		chunk = s->reader.most - size;
-	char *place = buf_reserve(&s->in, chunk);
-	if (place == NULL)
-		return sock_fail(&s->reader, errno, errno == EMSGSIZE ? "too_big" : "io");
+	if ((chunk > sizeof little || buf_left(&s->in) < chunk) &&
+	    (place = buf_reserve(&s->in, chunk)) == NULL)
+		return sock_no_room(s);
 	ssize_t n;
 	do
 		n = s->wire->recv(s->wire_arg, s->fd, place, chunk);
 	while (n == -1 && errno == EINTR);
-	if (n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
-		return SOCK_WAIT;
-	if (n == -1)
-		return sock_fail(&s->reader, errno, sock_reason(errno));
-	if (n == 0)
-		return SOCK_END;
-	buf_commit(&s->in, (size_t)n);
+	if (n <= 0)
+		return sock_got_none(s, n);
+	if (place != little)
+		buf_commit(&s->in, (size_t)n);
+	else if (buf_append(&s->in, little, (size_t)n) == -1)
+		return sock_no_room(s);
 	s->received += (size_t)n;
 	if ((size_t)n == s->chunk && s->chunk < SOCK_CHUNK_MOST)
 		s->chunk *= 2;

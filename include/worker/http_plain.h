@@ -32,7 +32,6 @@ struct plain {
 	struct http_conn *conn; /* once it stands */
 	struct dial *dial;	/* until then */
 	struct loop_work soon;	/* what may not be done within the caller's call */
-	char host[HTTP_HOST];
 	int port;
 
 	struct buf out;	  /* the request's head, and a small body */
@@ -52,6 +51,7 @@ struct plain {
 	bool keep, closes, old; /* the connection goes on; the server says it does not; HTTP/1.0 */
 	bool framing;		/* the line before says where the body ends */
 	bool chunked, whole;
+	char host[];
 };
 
 /* http_plain_reply_begin(plain): what comes next is an answer's first line. */

@@ -30,6 +30,7 @@ struct http_way;
 struct http_plan {
 	struct http_client *client;
 	const struct http_way *way;
+	size_t size; /* of a transfer */
 	struct http_request request;
 	char label[HTTP_LABEL];
 	bool head, repeatable;	 /* of the method: no body in its answer; it may be sent again */

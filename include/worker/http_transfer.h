@@ -23,7 +23,8 @@ struct http_transfer;
 
 struct http_way {
 	size_t size; /* of its own struct, which begins with the transfer */
-	/* lay: what can be written down before there is a transfer; -1 without memory.  Or NULL. */
+	/* lay: what can be written down before there is a transfer, and how much larger that is to
+	 * be; -1 without memory.  Or NULL. */
 	int (*lay)(struct http_plan *plan);
 	/* begin: 0, or -1 with ${reason} and ${err}; nothing is told before it has returned. */
 	int (*begin)(struct http_transfer *transfer, const struct http_plan *plan,
