@@ -1,7 +1,8 @@
 /* aside.c -- one helper thread for calls that would stall the loop.  Floor 2.
  *
  * Two lists under one mutex: what is to be done, and what is done and not yet told.  The thread
- * sleeps on a condition; the loop learns of finished jobs through an eventfd.  The thread blocks
+ * sleeps on a condition; the loop learns of finished jobs through an eventfd.  Either is woken when
+ * the mutex is free again: who wakes up at once does not have to wait for it.  The thread blocks
  * all signals (they belong to the loop's signalfd) and needs no large stack: nothing of Lua and
  * nothing recursive runs here.
  */
@@ -33,28 +34,32 @@ struct aside {
 
 static struct aside_job *aside_take(struct aside *aside)
 {
+	pthread_mutex_lock(&aside->lock);
 	while (list_empty(&aside->todo) && !aside->closing)
 		pthread_cond_wait(&aside->more, &aside->lock);
 	/* Closing does not drop what is queued: somebody waits for its end. */
 	struct list *node = list_shift(&aside->todo);
+	pthread_mutex_unlock(&aside->lock);
 	return node ? container_of(node, struct aside_job, link) : NULL;
+}
+
+/* Where others wait to be told, the loop has been woken already. */
+static void aside_put(struct aside *aside, struct aside_job *job, bool again)
+{
+	pthread_mutex_lock(&aside->lock);
+	bool wake = !again && list_empty(&aside->finished);
+	list_append(again ? &aside->todo : &aside->finished, &job->link);
+	pthread_mutex_unlock(&aside->lock);
+	if (wake)
+		(void)eventfd_write(aside->event, 1);
 }
 
 static void *aside_main(void *arg)
 {
 	struct aside *aside = arg;
 	struct aside_job *job;
-	pthread_mutex_lock(&aside->lock);
-	while ((job = aside_take(aside)) != NULL) {
-		pthread_mutex_unlock(&aside->lock);
-		bool again = job->run(job->arg);
-		pthread_mutex_lock(&aside->lock);
-		list_append(again ? &aside->todo : &aside->finished, &job->link);
-		/* Fails only when the counter is full, and then the loop is awake anyway. */
-		if (!again && eventfd_write(aside->event, 1) == -1)
-			continue;
-	}
-	pthread_mutex_unlock(&aside->lock);
+	while ((job = aside_take(aside)) != NULL)
+		aside_put(aside, job, job->run(job->arg));
 	return NULL;
 }
 
@@ -73,13 +78,11 @@ static void aside_deliver(struct aside *aside)
 	}
 }
 
+/* Watched for changes: what has been counted is nothing to us, so it is not read. */
 static void aside_ready(void *arg, uint32_t events)
 {
-	struct aside *aside = arg;
-	eventfd_t count;
 	(void)events;
-	if (eventfd_read(aside->event, &count) == 0)
-		aside_deliver(aside);
+	aside_deliver(arg);
 }
 
 /* Blocked before the thread exists, since it inherits the mask: there is no moment in which a
@@ -111,7 +114,8 @@ static int aside_prepare(struct aside *aside, struct loop *loop, struct err *err
 	aside->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (aside->event == -1)
 		return err_errno(err, "eventfd");
-	return loop_fd_add(loop, &aside->watch, aside->event, EPOLLIN, aside_ready, aside, err);
+	return loop_fd_add(loop, &aside->watch, aside->event, EPOLLIN | EPOLLET, aside_ready, aside,
+			   err);
 }
 
 static void aside_free(struct aside *aside)
@@ -154,8 +158,8 @@ void aside_start(struct aside *aside, struct aside_job *job, bool (*run)(void *a
 	loop_outside(aside->loop, 1);
 	pthread_mutex_lock(&aside->lock);
 	list_append(&aside->todo, &job->link);
-	pthread_cond_signal(&aside->more);
 	pthread_mutex_unlock(&aside->lock);
+	pthread_cond_signal(&aside->more);
 }
 
 void aside_standing(struct aside *aside)
@@ -167,8 +171,8 @@ void aside_close(struct aside *aside)
 {
 	pthread_mutex_lock(&aside->lock);
 	aside->closing = true;
-	pthread_cond_signal(&aside->more);
 	pthread_mutex_unlock(&aside->lock);
+	pthread_cond_signal(&aside->more);
 	pthread_join(aside->thread, NULL);
 	aside_deliver(aside);
 	aside_free(aside);
