@@ -37,6 +37,11 @@ int cgdir_open(int parent, const char *name)
 	return openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 }
 
+int cgdir_hold(int dir, const char *file)
+{
+	return openat(dir, file, O_PATH | O_CLOEXEC);
+}
+
 int cgdir_write(int dir, const char *file, const char *text)
 {
 	int fd = openat(dir, file, O_WRONLY | O_CLOEXEC);

@@ -26,7 +26,8 @@ static bool kept_read(int fd, char text[CGFILE_TEXT])
 bool cgkept_open(struct cgkept *kept, int dir)
 {
 	*kept = (struct cgkept){.told = kept_file(dir, "cgroup.events"),
-				.spent = kept_file(dir, "cpu.stat")};
+				.spent = kept_file(dir, "cpu.stat"),
+				.gate = cgdir_hold(dir, "cgroup.procs")};
 	if (kept->told != -1 && kept->spent != -1)
 		return true;
 	cgkept_close(kept);
@@ -39,6 +40,8 @@ void cgkept_close(struct cgkept *kept)
 		close(kept->told);
 	if (kept->spent != -1)
 		close(kept->spent);
+	if (kept->gate != -1)
+		close(kept->gate);
 	*kept = CGKEPT_NONE;
 }
 

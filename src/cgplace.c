@@ -162,6 +162,8 @@ static void tree_close(struct cgplace_tree *tree)
 		close(tree->dir);
 	if (tree->parent != -1)
 		close(tree->parent);
+	if (tree->gate != -1)
+		close(tree->gate);
 	free(tree->path);
 }
 
@@ -192,7 +194,7 @@ static const char *hint(int code)
 static int tree_open(struct cgplace *place, struct cgplace_tree *tree, const char *path)
 {
 	size_t room = strlen(path) + sizeof place->name + 2;
-	*tree = (struct cgplace_tree){.dir = -1, .parent = cgdir_open(AT_FDCWD, path)};
+	*tree = (struct cgplace_tree){.dir = -1, .gate = -1, .parent = cgdir_open(AT_FDCWD, path)};
 	tree->path = malloc(room);
 	if (tree->path != NULL && tree->parent != -1) {
 		snprintf(tree->path, room, "%s/%s", path, place->name);
@@ -322,6 +324,7 @@ static void open_v2(struct cgplace *place, const char *path)
 	if (cgdir_field(tree->dir, "cpu.stat", "usage_usec") != -1)
 		tree->can |= CGROUP_CPU_TIME;
 	open_v2_controllers(place, tree);
+	tree->gate = cgdir_hold(tree->moved ? tree->dir : tree->parent, "cgroup.procs");
 	place->can |= tree->can;
 	place->count++;
 }

@@ -18,6 +18,12 @@
 /* cgdir_open(parent, name): an fd, or -1 with errno. */
 int cgdir_open(int parent, const char *name);
 
+/* cgdir_hold(dir, file): an fd that does nothing but keep the file in the kernel's memory, or -1.
+ * At a birth into a group the kernel asks whether the cgroup.procs of that group may be written to,
+ * and that of the lowest group above both it and the parent's.  Where nobody holds these files it
+ * makes each of them in memory, asks, and throws it away. */
+int cgdir_hold(int dir, const char *file);
+
 /* cgdir_write(dir, file, text): 0, or -1 with errno. */
 int cgdir_write(int dir, const char *file, const char *text);
 int cgdir_write_number(int dir, const char *file, int64_t number);

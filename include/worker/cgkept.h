@@ -21,6 +21,7 @@
 
 struct cgkept {
 	int told, spent; /* its cgroup.events and cpu.stat, or -1 */
+	int gate;	 /* its cgroup.procs, held for the kernel (see cgdir_hold), or -1 */
 	bool vacant;	 /* seen empty, and nobody was let in since */
 	bool over;	 /* ${after} was read since then */
 	struct cgroup_usage before, after;
@@ -28,7 +29,7 @@ struct cgkept {
 #define CGKEPT_NONE                                                                                \
 	(struct cgkept)                                                                            \
 	{                                                                                          \
-		.told = -1, .spent = -1                                                            \
+		.told = -1, .spent = -1, .gate = -1                                                \
 	}
 
 /* cgkept_open(kept, dir): whether the files could be opened.  cgkept_close(kept): closed already:

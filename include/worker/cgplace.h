@@ -20,6 +20,7 @@ struct cgplace_tree {
 	char *path;   /* of our group */
 	int parent;   /* the directory our group is in */
 	int dir;      /* our group; holds the lock */
+	int gate;     /* v2: the cgroup.procs above us and our jobs, see cgdir_hold; or -1 */
 	unsigned can; /* what is used of it: bits of enum cgroup_can */
 	bool v2;
 	bool moved; /* this process was moved into the leaf CGDIR_SPARE */
