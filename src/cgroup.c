@@ -56,8 +56,9 @@ struct cgroup_place {
 
 struct cgroup {
 	struct list link;
-	struct cgroup_place *place;
+	struct cgroup_place *place; /* NULL: removed, and kept for who is on the way in */
 	struct cgroup_entry entry;
+	size_t entering;       /* children on their way in */
 	struct loop_fd events; /* v2: cgroup.events while somebody waits */
 	struct cgkept kept;    /* open where it may rest */
 	struct loop_timer timer;
@@ -172,11 +173,19 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-static void close_files(struct cgroup *group)
+/* Not while somebody is on the way in: the number would soon be another file's. */
+static void close_entry(struct cgroup *group)
 {
+	if (group->entering > 0)
+		return;
 	close_fd(&group->entry.dir_fd);
 	while (group->entry.procs_count > 0)
 		close(group->entry.procs_fd[--group->entry.procs_count]);
+}
+
+static void close_files(struct cgroup *group)
+{
+	close_entry(group);
 	if (!cgkept_is_open(&group->kept))
 		return;
 	cgkept_close(&group->kept);
@@ -190,7 +199,10 @@ static void forget(struct cgroup *group)
 	list_remove(&group->link);
 	place->count--;
 	free(group->path);
-	free(group);
+	group->path = NULL;
+	group->place = NULL;
+	if (group->entering == 0)
+		free(group);
 }
 
 static int remove_all(const struct cgroup *group)
@@ -232,7 +244,7 @@ static void keep_files(struct cgroup *group)
  */
 static bool may_rest(const struct cgroup *group)
 {
-	return cgkept_is_open(&group->kept) && !group->killing &&
+	return cgkept_is_open(&group->kept) && !group->killing && group->entering == 0 &&
 	       cgkept_may_rest(&group->kept, group->entry.dir_fd);
 }
 
@@ -310,10 +322,19 @@ unsigned cgroup_unenforced(const struct cgroup *group)
 	return group->unenforced;
 }
 
-const struct cgroup_entry *cgroup_entry(struct cgroup *group)
+const struct cgroup_entry *cgroup_enter(struct cgroup *group)
 {
 	cgkept_enter(&group->kept);
+	group->entering++;
 	return &group->entry;
+}
+
+void cgroup_entered(struct cgroup *group)
+{
+	if (--group->entering > 0 || group->place != NULL)
+		return;
+	close_entry(group);
+	free(group);
 }
 
 const char *cgroup_path_of(const struct cgroup *group)

@@ -20,7 +20,6 @@
 #include <signal.h>
 #include <string.h>
 
-#include "worker/cgroup.h"
 #include "worker/door.h"
 #include "worker/doors.h"
 #include "worker/host.h"
@@ -69,14 +68,6 @@ static void starter_abort(void *op)
 		lua_child_abandon(box->process);
 }
 
-static void request_group(struct spawn_request *request, struct cgroup *group)
-{
-	const struct cgroup_entry *entry = cgroup_entry(group);
-	request->cgroup_fd = entry->dir_fd;
-	for (size_t i = 0; i < entry->procs_count; i++)
-		request->places[request->place_count++] = entry->procs_fd[i];
-}
-
 static struct nursery *nursery_of(lua_State *L);
 static int nursery_open(struct nursery *nursery, struct loop *loop, struct err *err);
 
@@ -90,7 +81,7 @@ struct plan {
 	uint64_t ceiling;
 };
 
-/* User value 1 of the handle anchors the group, whose files the order needs. */
+/* User value 1 of the handle anchors the group: it is not collected while the child is there. */
 static struct cgroup *read_group(lua_State *L, int at)
 {
 	struct cgroup *group = lua_isnil(L, at) ? NULL : lua_cgroup_test(L, at);
@@ -110,8 +101,7 @@ static void read_plan(lua_State *L, struct plan *plan)
 	if (group == NULL)
 		orphans_tag(plan->tag);
 	lua_spawn_request(L, first, group == NULL ? plan->tag : NULL, &plan->request);
-	if (group != NULL)
-		request_group(&plan->request, group);
+	plan->request.cgroup = group;
 	plan->input = NULL;
 	plan->piped = lua_type(L, first + LUA_SPAWN_STDIN) == LUA_TBOOLEAN &&
 		      lua_toboolean(L, first + LUA_SPAWN_STDIN);

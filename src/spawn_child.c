@@ -111,15 +111,17 @@ CHILD static int child_write(int fd, const char *text, size_t n)
  * its groups.  Whoever was not born in its v2 group has a table of its own to open a file in. */
 CHILD static void child_enter_cgroups(const struct spawn_birth *birth)
 {
-	const struct spawn_order *order = birth->order;
-	for (size_t i = 0; i < order->request.place_count; i++)
-		if (child_write(order->request.places[i], "0", 1) == -1)
-			child_fail(birth, SPAWN_STEP_CGROUP, (int)i);
-	if (birth->placed || order->request.cgroup_fd == -1)
+	const struct cgroup_entry *entry = birth->order->entry;
+	if (entry == NULL)
 		return;
-	int fd = openat(order->request.cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+	for (size_t i = 0; i < entry->procs_count; i++)
+		if (child_write(entry->procs_fd[i], "0", 1) == -1)
+			child_fail(birth, SPAWN_STEP_CGROUP, (int)i);
+	if (birth->placed || entry->dir_fd == -1)
+		return;
+	int fd = openat(entry->dir_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
 	if (fd == -1 || child_write(fd, "0", 1) == -1)
-		child_fail(birth, SPAWN_STEP_CGROUP, (int)order->request.place_count);
+		child_fail(birth, SPAWN_STEP_CGROUP, (int)entry->procs_count);
 }
 
 /* Until here the table may be the worker's: what is opened or closed would be so in the worker,
@@ -322,7 +324,7 @@ static long child_clone3(struct clone_args *args, void (*run)(void *), void *arg
 
 pid_t spawn_child_clone(struct spawn_birth *birth, void *stack, size_t size, int *pidfd)
 {
-	const struct spawn_order *order = birth->order;
+	const struct cgroup_entry *entry = birth->order->entry;
 	struct clone_args args = {
 		.flags = CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_PIDFD,
 		.exit_signal = SIGCHLD,
@@ -331,10 +333,10 @@ pid_t spawn_child_clone(struct spawn_birth *birth, void *stack, size_t size, int
 		.stack_size = size,
 	};
 	birth->shared = true;
-	birth->placed = order->request.cgroup_fd != -1;
+	birth->placed = entry != NULL && entry->dir_fd != -1;
 	if (birth->placed) {
 		args.flags |= CLONE_INTO_CGROUP;
-		args.cgroup = (uint64_t)order->request.cgroup_fd;
+		args.cgroup = (uint64_t)entry->dir_fd;
 	}
 	long pid = child_clone3(&args, spawn_child_run, birth);
 	if (pid >= 0)

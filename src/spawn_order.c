@@ -3,7 +3,7 @@
  * The caller's strings may be gone before the thread gets to them, so everything is copied into
  * one allocation: the struct, then the pointers, then the text.  The same walk first counts, with
  * an arena that has no memory, and then copies; so the two can never disagree about the size.  The
- * files are duplicated for the same reason.
+ * files are duplicated for the same reason; those of the control group stay open for the order.
  *
  * The search through PATH is prepared here, as the list of paths that the child then tries in the
  * job's own directory: relative entries mean what they would mean to the job.
@@ -127,8 +127,8 @@ static bool order_fits(const struct spawn_request *request)
 	size_t pipes = 0;
 	for (size_t i = 0; i < request->fd_count && i < SPAWN_FDS; i++)
 		pipes += request->fds[i].from == SPAWN_PIPE;
-	return request->fd_count <= SPAWN_FDS && request->place_count <= SPAWN_PLACES &&
-	       request->limit_count <= SPAWN_LIMITS && pipes <= SPAWN_PIPES &&
+	return request->fd_count <= SPAWN_FDS && request->limit_count <= SPAWN_LIMITS &&
+	       pipes <= SPAWN_PIPES &&
 	       (request->fd_count == 0 || request->fds[0].from != SPAWN_SAME);
 }
 
@@ -149,9 +149,6 @@ static int order_copy_files(struct spawn_request *request)
 	int code = 0;
 	for (size_t i = 0; i < request->fd_count; i++)
 		order_copy_file(&request->fds[i].from, &code);
-	for (size_t i = 0; i < request->place_count; i++)
-		order_copy_file(&request->places[i], &code);
-	order_copy_file(&request->cgroup_fd, &code);
 	errno = code;
 	return code == 0 ? 0 : -1;
 }
@@ -169,9 +166,8 @@ void spawn_order_free(struct spawn_order *order)
 	const struct spawn_request *request = &order->request;
 	for (size_t i = 0; i < request->fd_count; i++)
 		order_close_file(request->fds[i].from);
-	for (size_t i = 0; i < request->place_count; i++)
-		order_close_file(request->places[i]);
-	order_close_file(request->cgroup_fd);
+	if (order->entry != NULL)
+		cgroup_entered(request->cgroup);
 	free(order);
 }
 
@@ -202,6 +198,8 @@ struct spawn_order *spawn_order_new(const struct spawn_request *request, struct 
 	arena = (struct arena){.pointers = (const char **)(void *)(order + 1)};
 	arena.text = (char *)(order + 1) + pointers;
 	order_fill(order, &arena, request);
+	if (request->cgroup != NULL)
+		order->entry = cgroup_enter(request->cgroup);
 	if (order_copy_files(&order->request) == -1) {
 		err_errno(err, "copy the files for a child");
 		spawn_order_free(order);

@@ -14,7 +14,8 @@
  * Order of calls for a job:
  *
  *	group = cgroup_create(place, "7", &limits, &err);
- *	entry = cgroup_entry(group);		(spawn puts the child inside, before its exec)
+ *	entry = cgroup_enter(group);		(spawn puts the child inside, before its exec)
+ *	cgroup_entered(group);
  *	...
  *	cgroup_wait(group, empty, arg);		(tell me when the last process is gone)
  *	cgroup_kill(group);			(all of it, now)
@@ -117,8 +118,11 @@ struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
  * nobody keeps: the caller uses rlimits instead, or refuses the job. */
 unsigned cgroup_unenforced(const struct cgroup *group);
 
-/* cgroup_entry(group): never NULL.  Asked anew for each child that is let in. */
-const struct cgroup_entry *cgroup_entry(struct cgroup *group);
+/* cgroup_enter(group): a child is on its way in, by this entry.  It stays open, and the group is no
+ * other job's, also where the group is freed meanwhile, until
+ * cgroup_entered(group): the child is in, or does not come. */
+const struct cgroup_entry *cgroup_enter(struct cgroup *group);
+void cgroup_entered(struct cgroup *group);
 
 /* cgroup_path_of(group): its v2 directory, else its first v1 one. */
 const char *cgroup_path_of(const struct cgroup *group);

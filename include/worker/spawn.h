@@ -31,10 +31,10 @@
 #include "worker/err.h"
 
 #define SPAWN_FDS    16 /* most files a child is given, 0, 1 and 2 included */
-#define SPAWN_PLACES 12 /* most cgroup.procs files it writes itself into */
 #define SPAWN_LIMITS 16
 #define SPAWN_PIPES  2 /* most pipes that are made for it */
 
+struct cgroup;
 struct loop;
 struct spawner;
 struct spawn;
@@ -55,7 +55,8 @@ struct spawn_limit {
 	rlim_t soft, hard;
 };
 
-/* Everything is copied by spawn_start, the files included.  Start from SPAWN_REQUEST. */
+/* Everything is copied by spawn_start, the files included; the control group may be freed as soon
+ * as it has returned.  Start from SPAWN_REQUEST. */
 struct spawn_request {
 	const char *const *argv; /* argv[0] without a slash is looked for in ${path} */
 	const char *const *envp; /* exactly this: nothing is inherited */
@@ -65,9 +66,7 @@ struct spawn_request {
 	struct spawn_fd fds[SPAWN_FDS]; /* 0, 1 and 2 are /dev/null where not named */
 	size_t fd_count;
 
-	int cgroup_fd;		  /* directory of the v2 group it is born into, or -1 */
-	int places[SPAWN_PLACES]; /* cgroup.procs of v1 groups: it moves itself there first */
-	size_t place_count;
+	struct cgroup *cgroup; /* the control group it is born into, or NULL */
 
 	struct spawn_limit limits[SPAWN_LIMITS];
 	size_t limit_count;
@@ -81,8 +80,7 @@ struct spawn_request {
 	bool plain;		  /* clone without clone3, as where a sandbox refuses it */
 };
 #define SPAWN_OOM_KEEP INT32_MIN
-#define SPAWN_REQUEST                                                                              \
-	((struct spawn_request){.cgroup_fd = -1, .umask = -1, .oom_score_adj = SPAWN_OOM_KEEP})
+#define SPAWN_REQUEST  ((struct spawn_request){.umask = -1, .oom_score_adj = SPAWN_OOM_KEEP})
 
 enum spawn_event { SPAWN_STARTED, SPAWN_FAILED, SPAWN_EXITED };
 

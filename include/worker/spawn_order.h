@@ -14,6 +14,7 @@
 
 #include <stdint.h>
 
+#include "worker/cgroup.h"
 #include "worker/spawn.h"
 
 /* Each is named in step_names, spawn_thread.c. */
@@ -42,6 +43,8 @@ struct spawn_order {
 	char *const *argv, *const *envp;
 	const char *const *paths; /* what is tried with execve, in turn; ends with NULL */
 	bool searched;		  /* paths come from a search */
+
+	const struct cgroup_entry *entry; /* the way into its control group, or NULL */
 
 	/* By the thread: the files under their numbers on the stage, who to become. */
 	int fds[SPAWN_FDS];

@@ -213,6 +213,26 @@ for _, mode in ipairs { "v2", "v1" } do
       end
     end)
 
+    case("without a name may be left while a child is on its way into it", nil, function(place)
+      for _ = 1, 30 do
+        local handle = task.start(function()
+          local group <close> = place:create()
+          spawn(group, "exec sleep 6084")
+        end)
+        task.yield()
+        handle:cancel()
+        handle:join()
+        local next <close> = place:create()
+        assert.equal(0, run(next, "exit 0").code)
+        assert.is_false(next:populated())
+      end
+      for _ = 1, 100 do
+        if sh("pgrep -fx 'sleep 6084'") == "" then break end
+        task.sleep(0.01)
+      end
+      assert.equal("", sh("pgrep -fx 'sleep 6084'"))
+    end)
+
     case("measures processor time", "cpu_time", function(place)
       local group <close> = place:create("cpu")
       run(group, "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")

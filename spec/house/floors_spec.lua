@@ -6,6 +6,7 @@ local house = require "spec.support.house"
 local SHARED = {
   address = "how an address is written: dialing, listening and HTTP speak the same",
   cgdir = "the keeper ends groups by the same files as the worker",
+  cgroup = "who is on the way into a group keeps it open",
   dial = "a connection is made in one place",
   fs = "opening below a directory that somebody else fills",
   libarchive = "reading and writing archives is one library",
