@@ -193,9 +193,14 @@ CHILD static void child_place_files(const struct spawn_birth *birth)
 	const struct spawn_order *order = birth->order;
 	size_t count = order->request.fd_count;
 	int from[SPAWN_FDS], top = 2, null_fd = birth->null_fd;
-	for (size_t i = 0; i < count; i++)
-		if (order->request.fds[i].to > top)
-			top = order->request.fds[i].to;
+	bool named[3] = {false, false, false};
+	for (size_t i = 0; i < count; i++) {
+		int to = order->request.fds[i].to;
+		if (to > top)
+			top = to;
+		if (to >= 0 && to <= 2)
+			named[to] = true;
+	}
 	if (null_fd <= top && (null_fd = fcntl(null_fd, F_DUPFD_CLOEXEC, top + 1)) == -1)
 		child_fail(birth, SPAWN_STEP_FILES, 0);
 	for (size_t i = 0; i < count; i++) {
@@ -204,7 +209,7 @@ CHILD static void child_place_files(const struct spawn_birth *birth)
 			child_fail(birth, SPAWN_STEP_FILES, 0);
 	}
 	for (int fd = 0; fd <= 2; fd++)
-		if (dup2(null_fd, fd) == -1)
+		if (!named[fd] && dup2(null_fd, fd) == -1)
 			child_fail(birth, SPAWN_STEP_FILES, fd);
 	for (size_t i = 0; i < count; i++) {
 		const struct spawn_fd *wanted = &order->request.fds[i];
