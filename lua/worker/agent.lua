@@ -244,8 +244,18 @@ end
 
 -- The life of a server ---------------------------------------------------------------------------------
 
+-- Whether the protocol alone decides what the record has to keep for a report: a policy around it may want
+-- to see all of the job, unless it says that it looks at its id only.
+local function is_brief(plugin, around)
+  for _, policy in ipairs(around) do
+    if policy.plugin.finish and not policy.plugin.finish_by_id then return false end
+  end
+  return plugin.brief ~= nil
+end
+
 local function build_chains(server)
   local policies = server.policies
+  server.brief = is_brief(server.plugin, policies.finish or {})
   local function own(handle)
     server.owned[#server.owned + 1] = handle
     return handle

@@ -6,7 +6,8 @@
 -- delivered, a job that had started is an `error`, one that had not starts now.
 --
 -- Where the server hands out again by itself what a dead worker held (hands_out_again), only results
--- are written: of what had no result yet there would be nothing to say.
+-- are written: of what had no result yet there would be nothing to say.  Where the protocol says what its
+-- report is made of (brief), a result is written with that alone.
 --
 -- Every step is in the page cache before it counts (a kill -9 loses nothing); the disk is waited for
 -- only by a result whose report did not succeed at once, or always with sync = "always".
@@ -14,7 +15,9 @@ local err = require "worker.error"
 local fs = require "worker.fs"
 local journal = require "worker.journal"
 local json = require "worker.json"
+local link = require "worker.link"
 local log = require "worker.log"
+local task = require "worker.task"
 
 local record = {}
 
@@ -112,6 +115,14 @@ local function put(self, server, job, kind, value, sync)
   end
 end
 
+-- What the report is made of, as the protocol says; without its word all there is.
+local function brief_of(server, job, result)
+  local ok, told, outcome = task.try(server.plugin.brief, job, result)
+  if ok then return told, outcome end
+  link.report_bug(server, "brief", told)
+  return job, result
+end
+
 --- `record:claimed(server, job)`, `record:started(...)`, `record:result(server, job, result)`: how far
 -- a job has come; each is written when the call returns.
 function methods:claimed(server, job)
@@ -125,7 +136,9 @@ function methods:started(server, job)
 end
 
 function methods:result(server, job, result, sync)
-  put(self, server, job, "result", { job = server.plugin.hands_out_again and job or nil, result = result }, sync)
+  local told, outcome = job, result
+  if server.brief and not server.wanted["job.reported"] then told, outcome = brief_of(server, job, result) end
+  put(self, server, job, "result", { job = server.plugin.hands_out_again and told or nil, result = outcome }, sync)
 end
 
 --- `record:telling(server, job, now)`: for a protocol that may say it once only: its report is under way

@@ -7,6 +7,8 @@ local policy = { kind = "policy", name = "retry", api = 1 }
 
 policy.doc = "Reports a result again until the server has taken it, or refuses it for good."
 
+policy.finish_by_id = true
+
 policy.config = {
   ["for"] = { "duration", default = "24h", doc = "How long to go on trying." },
   first = { "duration", default = "1s", doc = "Wait after the first failure; doubles from there." },

@@ -289,6 +289,14 @@ local function report(self, body)
   return false, why
 end
 
+-- What the report is made of; of the script only that there was one.
+function vulcan.brief(job, result)
+  return { id = job.id, script = job.script and true, member = job.member }, {
+    state = result.state, exit_code = result.exit_code, signal = result.signal, reason = result.reason,
+    output = result.output,
+  }
+end
+
 -- Reported under the member that ran it, even one of before a restart: the server then forgets that it
 -- has something to run again.  Where it has forgotten the member instead, another one will do, but one
 -- that runs nothing.

@@ -1,4 +1,6 @@
+local json = require "worker.json"
 local program = require "spec.support.program"
+local registry = require "worker.registry"
 local server = require "spec.support.server"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -359,6 +361,32 @@ describe("vulcan loses nothing", function()
     wait_for(done(fake))
     task.sleep(30)
     assert.same({ 1, 1, "completed" }, { runs, fake.store.list[1].reports, fake.store.list[1].status })
+  end)
+
+  it("of what a kill leaves of a job: the report is the same, however the job ended", function()
+    local plugin = registry.open({ "plugins" }):get("protocol", "vulcan")
+    local function report_of(job, result)
+      local told
+      plugin.finish({ holds = {}, api = { post = function(_, _, options) told = options.json end } }, job, result)
+      return told
+    end
+    local usage, stderr = { cpu = 0.1, wall = 1.5 }, { stderr = "no\n" }
+    for _, result in ipairs {
+      { state = "success", exit_code = 0 }, { state = "failed", exit_code = 3 },
+      { state = "failed", exit_code = 3, output = stderr },
+      { state = "failed", exit_code = 137, signal = "SIGKILL", reason = "killed by SIGKILL", output = stderr },
+      { state = "timeout", reason = "ran longer than 5m", output = stderr },
+      { state = "oom", exit_code = 137, reason = "memory" },
+      { state = "cancelled", reason = "cancelled" }, { state = "error", reason = "start: no", kind = "spawn", output = stderr },
+    } do
+      result.usage, result.duration, result.executor = usage, 1.5, "shell"
+      for _, script in ipairs { "true", false } do
+        local job = { id = "f", script = script or nil, chain_id = "c", attempt = 1, member = "w", timeout = 300.0 }
+        local left, left_result = plugin.brief(job, result)
+        assert.same(report_of(job, result),
+          report_of(json.decode(json.encode(left)), json.decode(json.encode(left_result))))
+      end
+    end
   end)
 
   it("of what finished before a restart: it is reported under the old id, which then holds nothing", function()

@@ -70,6 +70,34 @@ describe("worker.record", function()
     assert.is_true(left[1].started)
   end)
 
+  local function with_brief(brief, wanted)
+    return { name = "brief", brief = true, wanted = wanted or {}, plugin = { hands_out_again = true, brief = brief } }
+  end
+
+  local JOB, RESULT = { id = "1", script = "a", lease = 7 }, { state = "success", duration = 1.5 }
+
+  local function lease_and_state(job, result) return { id = job.id, lease = job.lease }, { state = result.state } end
+
+  it("writes what a report is made of, where the protocol says it", function()
+    local brief = with_brief(lease_and_state)
+    kept:result(brief, JOB, RESULT)
+    reopen()
+    local left = kept:left(brief)[1]
+    assert.same({ id = "1", lease = 7 }, left.job)
+    assert.same({ state = "success" }, left.result)
+  end)
+
+  it("writes all of it where events tell of reports, and where the protocol's word is an error", function()
+    for _, brief in ipairs { with_brief(lease_and_state, { ["job.reported"] = true }), with_brief(function() error "bug" end) } do
+      kept:result(brief, JOB, RESULT)
+      reopen()
+      local left = kept:left(brief)[1]
+      assert.same(JOB, left.job)
+      assert.same(RESULT, left.result)
+      kept:forget(brief, JOB)
+    end
+  end)
+
   it("leaves out what cannot be written down", function()
     kept:claimed(server, { id = "1", handle = io.stdout, call = print, env = { A = "b" } })
     reopen()
@@ -108,6 +136,22 @@ describe("worker.record", function()
     assert.same({ claimed = "success", started = "error", done = "failed" }, finished)
     reopen()
     assert.same({}, kept:left(server))
+  end)
+
+  it("asks the protocol what a report is made of only where no policy around it looks at the job", function()
+    local function is_brief(policy)
+      local life = agent.new {
+        name = "ci", conf = {}, events = events.new(), record = kept, executor = { conf = {}, plugin = { name = "fake" } },
+        policies = { finish = { { conf = {}, plugin = policy } } },
+        plugin = { open = function() return {} end, claim = function() return "end" end, brief = lease_and_state },
+      }
+      life:serve()
+      return life.brief
+    end
+    local function finish(_, next) return next end
+    assert.is_true(is_brief {})
+    assert.is_true(is_brief { finish = finish, finish_by_id = true })
+    assert.is_false(is_brief { finish = finish })
   end)
 
   it("keeps a result for the life after, when the server takes none in this one", function()

@@ -23,7 +23,7 @@ local command = {
 }
 
 local SLOTS = {
-  "open", "claim", "fetch", "start", "pulse", "beat", "log", "run", "plan", "check", "collect", "finish", "release",
+  "open", "claim", "fetch", "start", "pulse", "beat", "log", "run", "plan", "check", "collect", "brief", "finish", "release",
   "publish", "flush", "close", "heard", "health", "command",
 }
 
