@@ -1,7 +1,7 @@
 -- chain.lua: policies around one call.
 --
 -- The order is the order written in the configuration, outermost first.  A policy that has nothing
--- to say about a chain is not in it.
+-- to say about a chain, or returns `next` itself, is not in it.
 local guard = require "worker.guard"
 
 local chain = {}
@@ -12,7 +12,7 @@ local function link(which, policy, call, own)
     error(("policy '%s': its '%s' returned a %s; it returns the function to call instead of `next`")
       :format(policy.plugin.name, which, type(wrapped)), 0)
   end
-  return guard.wrap(wrapped)
+  return wrapped == call and call or guard.wrap(wrapped)
 end
 
 --- `chain.build(which, policies, innermost, own)`: `policies` is a list of { plugin=, conf= }; returns

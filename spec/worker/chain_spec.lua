@@ -1,6 +1,7 @@
 local chain = require "worker.chain"
 local err = require "worker.error"
 local guard = require "worker.guard"
+local task = require "worker.task"
 
 describe("worker.chain", function()
   local function policy(name, wrap) return { conf = name, plugin = { name = name, run = wrap } } end
@@ -9,6 +10,11 @@ describe("worker.chain", function()
     local function inner() return 1 end
     assert.equal(inner, chain.build("run", {}, inner))
     assert.equal(inner, chain.build("claim", { policy("a", print) }, inner))
+  end)
+
+  it("is what lies below a policy that returns just that", function()
+    local function inner() return 1 end
+    assert.equal(inner, chain.build("run", { policy("none", function(_, next) return next end) }, inner))
   end)
 
   it("goes through the policies in the order written, each with its fields", function()
@@ -29,6 +35,23 @@ describe("worker.guard", function()
 
   it("passes arguments and results through, nils included", function()
     assert.same({ n = 3, nil, 2, nil }, table.pack(guard.wrap(function(...) return ... end)(nil, 2, nil)))
+  end)
+
+  it("is the same under the catch of task.try, which lets a cancel through", function()
+    assert.same({ n = 4, true, nil, 2, nil }, table.pack(task.try(guard.wrap(function(...) return ... end), nil, 2, nil)))
+    local ok, why = task.try(guard.wrap(function() error("no", 0) end))
+    assert.same({ false, "bug", "no" }, { ok, why.kind, why.message })
+    assert.matches("chain_spec", why.traceback)
+    local gone = err.new("gone", "gone")
+    assert.equal(gone, select(2, task.try(guard.wrap(function() error(gone, 0) end))))
+    local cancelled = err.new("cancelled", "no")
+    assert.equal(cancelled, select(2, pcall(task.try, guard.wrap(function() error(cancelled, 0) end))))
+  end)
+
+  it("waits inside of task.try, and is cancelled there", function()
+    local waits = guard.wrap(function(seconds) task.sleep(seconds) return "slept" end)
+    assert.same({ true, "slept" }, { task.try(waits, 1) })
+    assert.is_false((task.within(1, task.try, waits, 1000)))
   end)
 
   it("makes an object of whatever is raised, which can be printed", function()
