@@ -107,6 +107,14 @@ function methods:wait()
   return result
 end
 
+--- `child:exit() -> code, signal, core, cpu, wall, peak_memory`: the same in as many values, for who makes
+-- a result of his own of them.
+function methods:exit()
+  local code, signal, core_dumped, cpu, _, _, wall, peak_memory = self.handle:wait()
+  self.waited = true
+  return code, signal, core_dumped, cpu, wall, peak_memory
+end
+
 --- `child:write(text) -> boolean`: write to its stdin (`stdin = true`); waits while the child does
 -- not read; false when it has closed its end.
 function methods:write(text)

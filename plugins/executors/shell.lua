@@ -111,23 +111,21 @@ local function request_of(conf, job, ctx, long, group, missing)
   }
 end
 
--- The processor's time in one number, and that of the whole group where there is one.
-local function usage_of(exit, group)
-  local usage, whole = exit.usage, group and group:usage() or NOTHING
-  usage.user, usage.system = nil, nil
-  usage.cpu, usage.peak_memory = whole.cpu or usage.cpu, whole.memory_peak or usage.peak_memory
-  return usage, cgroup.out_of_memory(whole)
+-- How it ended: a job's result, as far as its leader knows.
+local function result_of(code, signal, core, cpu, wall, peak_memory)
+  local state, reason = "success", nil
+  if code ~= 0 then state, reason = "failed", process.exit_reason { code = code, signal = signal, core = core } end
+  return { state = state, reason = reason, exit_code = signal and 128 + signal or code,
+    usage = { cpu = cpu, wall = wall, peak_memory = peak_memory }, signal = signal and process.signal_name(signal) }
 end
 
-local function result_of(exit, usage, oom)
-  local state, reason = "success", nil
-  if oom and exit.exit_code ~= 0 then
-    state, reason = "oom", "it needed more memory than it may have"
-  elseif exit.exit_code ~= 0 then
-    state, reason = "failed", process.exit_reason(exit)
+-- What its group knows better: the processor's time and the memory of all of it.
+local function add_whole(result, group)
+  local usage, whole = result.usage, group:usage()
+  usage.cpu, usage.peak_memory = whole.cpu or usage.cpu, whole.memory_peak or usage.peak_memory
+  if result.state ~= "success" and cgroup.out_of_memory(whole) then
+    result.state, result.reason = "oom", "it needed more memory than it may have"
   end
-  return { state = state, reason = reason, exit_code = exit.exit_code, usage = usage,
-    signal = exit.signal and process.signal_name(exit.signal) }
 end
 
 -- What this machine cannot do is said once, at start.
@@ -167,13 +165,13 @@ local function live(conf, job, ctx, group, missing)
   local _ <close> = not group and cgroup.keep("session", child.pid) or nil
   local ending <close> = process.ending(child, { signal = conf.signal, grace = ctx.grace })
   for stream, text in child:output(conf.drain) do ctx.log(stream, text) end
-  local exit = child:wait()
+  local result = result_of(child:exit())
   ending:done()
   if child.leaked then
     ctx.note("a process that the job left behind still held its output open; it is ended")
     log.warn("job.leaked", ("job %s left a process behind that held its output open"):format(ctx.id), { job = ctx.id })
   end
-  return exit
+  return result
 end
 
 -- What a group has used is all of it only when nothing is left there.
@@ -181,8 +179,9 @@ function shell.run(conf, job, ctx)
   if ctx.review then review(conf, job, ctx) end
   local group, missing = group_of(ctx)
   local _ <close> = group
-  local exit = live(conf, job, ctx, group, missing)
-  return result_of(exit, usage_of(exit, group))
+  local result = live(conf, job, ctx, group, missing)
+  if group then add_whole(result, group) end
+  return result
 end
 
 return shell
