@@ -139,7 +139,8 @@ function context.new(server, job)
   end
   -- false is what every job's way asks for and few have: to know that it is absent would take longer
   local ctx = setmetatable({
-    job = job, workspace = server.workspace, secrets = {}, limits = {}, grace = server.grace or GRACE, began = sys.mono(),
+    job = job, workspace = server.workspace, secrets = {}, grace = server.grace or GRACE, began = sys.mono(),
+    limits = { memory = nil, open_files = nil, core_size = nil }, -- room for what the policy mostly finds
     cancel_reason = false, kept = false, owned = false, review = false,
   }, meta)
   if plugin.log then ctx.joblog = require("worker.joblog").new { batch = plugin.batch, spool = spool_of(server) } end

@@ -119,7 +119,7 @@ local function shown_body(reply)
 end
 
 local function decode_json(reply)
-  local body = rawget(reply, "body")
+  local body = reply.body
   if body == nil then
     error("http: a streamed reply has no json; read it with chunks()", 3)
   end
@@ -253,7 +253,8 @@ end
 
 --- `replies.new(request, status, head, body)`: a reply; a streamed one gets its status later.
 function replies.new(request, status, head, body)
-  return setmetatable({ request = request, status = status, head = head, body = body }, meta)
+  -- with room for json, which most are asked for
+  return setmetatable({ request = request, status = status, head = head, body = body, json = nil }, meta)
 end
 
 --- `reply:begin(status, head)`: the head of a streamed reply has come.
