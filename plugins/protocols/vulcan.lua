@@ -289,9 +289,13 @@ local function report(self, body)
   return false, why
 end
 
--- What the report is made of; of the script only that there was one.
+local SUCCESS = { state = "success" }
+
+-- What the report is made of: of the script only that there was one, of a success nothing else.
 function vulcan.brief(job, result)
-  return { id = job.id, script = job.script and true, member = job.member }, {
+  local told = { id = job.id, script = job.script and true, member = job.member }
+  if result.state == "success" then return told, SUCCESS end
+  return told, {
     state = result.state, exit_code = result.exit_code, signal = result.signal, reason = result.reason,
     output = result.output,
   }
