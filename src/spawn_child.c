@@ -38,6 +38,7 @@
 #define CHILD __attribute__((no_sanitize("address", "undefined")))
 
 #define CHILD_DIED 127
+#define CHILD_WALK 16384
 
 _Noreturn CHILD static void child_fail(const struct spawn_birth *birth, enum spawn_step step,
 				       int detail)
@@ -125,7 +126,8 @@ CHILD static void child_enter_cgroups(const struct spawn_birth *birth)
 }
 
 /* Until here the table may be the worker's: what is opened or closed would be so in the worker,
- * too. Where the one call for it is missing or refused, unshare and a walk do. */
+ * too. Where the one call for it is missing or refused, unshare and a walk do: not over a thousand
+ * million numbers, which may be the limit; what lies higher is close-on-exec, as all of ours is. */
 CHILD static void child_leave_table(const struct spawn_birth *birth)
 {
 	int end = birth->table_end;
@@ -133,7 +135,8 @@ CHILD static void child_leave_table(const struct spawn_birth *birth)
 		return;
 	if (birth->shared && unshare(CLONE_FILES) == -1)
 		child_fail(birth, SPAWN_STEP_FILES, 0);
-	for (int fd = (int)sysconf(_SC_OPEN_MAX); fd >= end; fd--)
+	long most = sysconf(_SC_OPEN_MAX);
+	for (int fd = most < CHILD_WALK ? (int)most : CHILD_WALK; fd >= end; fd--)
 		close(fd);
 }
 
