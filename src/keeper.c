@@ -68,18 +68,11 @@ pid_t keeper_pid(const struct keeper *keeper)
 
 /* --- its process --- */
 
-/* A fork without handlers; ${*pidfd} is close-on-exec. */
+/* A fork without handlers; ${*pidfd} is close-on-exec.  Not clone3, which sandboxes refuse and
+ * valgrind does not know. */
 static pid_t bare_fork(int *pidfd)
 {
-	struct clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd};
-	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
-	if (pid != -1 || errno != ENOSYS)
-		return pid;
-	/* Refused by a sandbox, or unknown to valgrind. */
-	pid = _Fork();
-	if (pid > 0)
-		*pidfd = pidfd_open(pid, 0);
-	return pid;
+	return (pid_t)syscall(SYS_clone, CLONE_PIDFD, NULL, pidfd, NULL, NULL);
 }
 
 static void bury(struct keeper *keeper)

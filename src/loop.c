@@ -122,6 +122,8 @@ static struct epoll_event loop_event(const struct loop *loop, int fd, uint32_t e
 int loop_fd_add(struct loop *loop, struct loop_fd *watch, int fd, uint32_t events,
 		void (*ready)(void *arg, uint32_t events), void *arg, struct err *err)
 {
+	if (fd < 0)
+		return err_set(err, EBADF, "no file descriptor to watch");
 	if (loop_slots_reserve(loop, fd) == -1)
 		return err_set(err, ENOMEM, "out of memory watching fd %d", fd);
 	loop->slots[fd].gen++;

@@ -239,6 +239,8 @@ static void check_fds(struct loop *loop)
 	CHECK("nothing is left registered", loop_counts(loop).fds == 0);
 	CHECK("a bad fd is refused", loop_fd_add(loop, &probe.first, 9999, EPOLLIN,
 						 probe_remove_other, &probe, &err) == -1);
+	CHECK("no fd is refused, too",
+	      loop_fd_add(loop, &probe.first, -1, EPOLLIN, probe_remove_other, &probe, &err) == -1);
 	for (int i = 0; i < 4; i++)
 		close(probe.pipes[i]);
 }
