@@ -136,11 +136,12 @@ function methods:kill(signal, whom)
 end
 
 --- `child:stop{ signal = "TERM", grace = 10 } -> result`: end it in two stages: the signal for the
--- whole tree; then, when `grace` seconds have passed and something is left, KILL for all of it,
--- until nothing is.
+-- whole tree, and CONT, since what is suspended hears nothing; then, when `grace` seconds have passed
+-- and something is left, KILL for all of it, until nothing is.
 function methods:stop(options)
   options = options or {}
   signal_tree(self, number(options.signal or "TERM"))
+  signal_tree(self, core.signals.CONT)
   task.within(options.grace or GRACE, wait_tree, self)
   end_tree(self)
   return result_of(self.handle:wait())

@@ -18,11 +18,15 @@ local function read(child)
   return text
 end
 
+local function state_of(pid)
+  local file <close> = io.open("/proc/" .. pid .. "/stat")
+  return (file and file:read "a" or ""):match("%) (%a)")
+end
+
 -- A process that is only waited for no longer counts.
 local function alive(pid)
-  local file <close> = io.open("/proc/" .. pid .. "/stat")
-  local stat = file and file:read "a"
-  return stat ~= nil and stat ~= "" and not stat:match("%) [ZX]")
+  local state = state_of(pid)
+  return state ~= nil and state ~= "Z" and state ~= "X"
 end
 
 local function wait_until(what)
@@ -249,6 +253,12 @@ describe("stopping", function()
     local child <close> = sh("trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done")
     local output = child:output()
     assert.same({ "stdout", "up\n" }, { output() })
+    assert.equal(5, child:stop({ grace = 60 }).code)
+  end)
+
+  it("is heard by what is suspended", function()
+    local child <close> = sh("trap 'exit 5' TERM; kill -STOP $$; while :; do sleep 0.05; done")
+    assert.is_true(wait_until(function() return state_of(child.pid) == "T" end))
     assert.equal(5, child:stop({ grace = 60 }).code)
   end)
 
