@@ -4,6 +4,7 @@
  *	sys.env([name]) -> value or table      sys.unsetenv(name)
  *	sys.pid() sys.uid() sys.hostname() sys.version()
  *	sys.user([name]) -> { name, uid, gid, home } or nil     without a name: who we are
+ *	sys.open_files() -> how many may be open, or nil: any number
  *	sys.isatty(fd) sys.terminal_width(fd)
  *	sys.signals{"TERM", ...} -> handle     handle:wait([seconds]) -> name; handle:close()
  *	sys.exit_status(code) sys.stop()       what main returns when the loop ends; ends it
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "worker/clock.h"
@@ -124,6 +126,15 @@ static int core_user(lua_State *L)
 	lua_setfield(L, -2, "gid");
 	lua_pushstring(L, user->pw_dir);
 	lua_setfield(L, -2, "home");
+	return 1;
+}
+
+static int core_open_files(lua_State *L)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == -1 || files.rlim_cur == RLIM_INFINITY)
+		return 0;
+	lua_pushinteger(L, (lua_Integer)files.rlim_cur);
 	return 1;
 }
 
@@ -380,6 +391,7 @@ static const luaL_Reg functions[] = {
 	{"uid", core_uid},
 	{"user", core_user},
 	{"hostname", core_hostname},
+	{"open_files", core_open_files},
 	{"version", core_version},
 	{"isatty", core_isatty},
 	{"terminal_width", core_terminal_width},

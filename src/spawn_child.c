@@ -170,6 +170,31 @@ CHILD static void child_set_oom(const struct spawn_birth *birth)
 	close(fd);
 }
 
+/* The hard limit is nobody's to give back, and may have been changed from outside. */
+CHILD static void child_lower_files(const struct spawn_birth *birth)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == -1 || files.rlim_cur <= birth->files)
+		return;
+	files.rlim_cur = birth->files;
+	if (setrlimit(RLIMIT_NOFILE, &files) == -1)
+		child_fail(birth, SPAWN_STEP_LIMIT, RLIMIT_NOFILE);
+}
+
+/* A limit is what may be had at most: a lower one that is not ours to raise keeps it, too. */
+CHILD static int child_limit(const struct spawn_limit *limit)
+{
+	__rlimit_resource_t resource = (__rlimit_resource_t)limit->resource;
+	struct rlimit both = {.rlim_cur = limit->soft, .rlim_max = limit->hard}, now;
+	int n = setrlimit(resource, &both);
+	if (n == 0 || errno != EPERM || getrlimit(resource, &now) == -1)
+		return n;
+	both.rlim_max = now.rlim_max;
+	if (both.rlim_cur > both.rlim_max)
+		both.rlim_cur = both.rlim_max;
+	return setrlimit(resource, &both);
+}
+
 CHILD static void child_set_limits(const struct spawn_birth *birth)
 {
 	const struct spawn_request *request = &birth->order->request;
@@ -179,12 +204,9 @@ CHILD static void child_set_limits(const struct spawn_birth *birth)
 		if (errno != 0 || setpriority(PRIO_PROCESS, 0, now + request->nice) == -1)
 			child_fail(birth, SPAWN_STEP_NICE, 0);
 	}
-	for (size_t i = 0; i < request->limit_count; i++) {
-		const struct spawn_limit *limit = &request->limits[i];
-		struct rlimit both = {.rlim_cur = limit->soft, .rlim_max = limit->hard};
-		if (setrlimit((__rlimit_resource_t)limit->resource, &both) == -1)
-			child_fail(birth, SPAWN_STEP_LIMIT, limit->resource);
-	}
+	for (size_t i = 0; i < request->limit_count; i++)
+		if (child_limit(&request->limits[i]) == -1)
+			child_fail(birth, SPAWN_STEP_LIMIT, request->limits[i].resource);
 	if (request->umask != -1)
 		umask((mode_t)request->umask);
 }
@@ -278,6 +300,7 @@ _Noreturn CHILD void spawn_child_run(void *arg)
 	child_enter_cgroups(birth);
 	child_leave_table(birth);
 	child_set_oom(birth);
+	child_lower_files(birth);
 	child_set_limits(birth);
 	child_place_files(birth);
 	child_become(birth);

@@ -18,6 +18,17 @@
 /* As 0, 1 and 2 they belong to the process. */
 static int stage[SPAWN_FDS + 1];
 static bool stage_is_open;
+static rlim_t stage_limit = RLIM_INFINITY;
+
+static void stage_raise_limit(void)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == -1)
+		return;
+	stage_limit = files.rlim_cur;
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+}
 
 /* As each is the lowest that is free, the last one is the highest. */
 void spawn_stage_open(void)
@@ -28,6 +39,7 @@ void spawn_stage_open(void)
 	for (int fd = 3; fd < stage[STAGE_NULL]; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	stage_is_open = stage[STAGE_NULL] != -1;
+	stage_raise_limit();
 }
 
 int spawn_stage_put(size_t i, int fd)
@@ -52,4 +64,9 @@ int spawn_stage_null(void)
 int spawn_stage_end(void)
 {
 	return stage[STAGE_NULL] + 1;
+}
+
+rlim_t spawn_stage_limit(void)
+{
+	return stage_limit;
 }

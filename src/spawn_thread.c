@@ -228,6 +228,7 @@ static int thread_birth(struct spawn_thread *self, struct spawn_order *order)
 		.page = page,
 		.null_fd = spawn_stage_null(),
 		.table_end = spawn_stage_end(),
+		.files = spawn_stage_limit(),
 		.parent = self->parent,
 		.signals = self->signals,
 		.lift_oom = self->lift_oom,

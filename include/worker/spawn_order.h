@@ -13,6 +13,7 @@
 #define WORKER_SPAWN_ORDER_H
 
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include "worker/cgroup.h"
 #include "worker/spawn.h"
@@ -76,6 +77,7 @@ struct spawn_birth {
 	const struct spawn_order *order;
 	struct spawn_page *page;
 	int null_fd, table_end; /* see worker/spawn_stage.h */
+	rlim_t files;
 	pid_t parent;
 	uint64_t signals; /* those whose disposition is not the default: bit 0 is signal 1 */
 	bool placed;	  /* born in its cgroup: no need to write itself into it */

@@ -24,10 +24,10 @@ local meta = { __index = methods, __name = "worker.process" }
 -- tables that make one as in process.env; the child gets exactly this), `cwd`, `stdin` (a string of
 -- any size; `true` for child:write; else /dev/null), `merge` (stderr into stdout), `output_limit`
 -- (bytes per stream; the rest is read and dropped), `rlimits` ({ nofile = 1024, cpu = { 60, 65 },
--- core = "unlimited" }), `umask`, `user`, `group`, `nice`, `oom_score_adj`, `pdeathsig` (false: it
--- may outlive the worker), `new_privileges` (false: set-uid programs gain nothing), `cgroup` (a
--- group; without one the environment gets one more entry, WORKER_JOB_TAG, by which the child's
--- descendants are found).
+-- core = "unlimited" }: one number, or soft and hard; a lower limit that may not be raised stays),
+-- `umask`, `user`, `group`, `nice`, `oom_score_adj`, `pdeathsig` (false: it may outlive the worker),
+-- `new_privileges` (false: set-uid programs gain nothing), `cgroup` (a group; without one the
+-- environment gets one more entry, WORKER_JOB_TAG, by which the child's descendants are found).
 function process.spawn(options)
   local handle, pid = core.spawn(options)
   return setmetatable({

@@ -17,6 +17,7 @@ local log = require "worker.log"
 local record = require "worker.record"
 local shelf = require "worker.tools.shelf"
 local sinks = require "worker.sinks"
+local slots = require "worker.slots"
 local supervisor = require "worker.supervisor"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -25,7 +26,7 @@ local time = require "worker.time"
 
 local runner = {}
 
-local EXIT_SOFTWARE, EXIT_IO, EXIT_CANCELLED, EXIT_TWIN, EXIT_UNTOLD = 70, 74, 80, 82, 84
+local EXIT_SOFTWARE, EXIT_OSERR, EXIT_IO, EXIT_CANCELLED, EXIT_TWIN, EXIT_UNTOLD = 70, 71, 74, 80, 82, 84
 local LAST_WORDS = 5 -- how long reports may still take once the time to stop is up
 
 -- The journal lives in the state directory; a worker that needs none (all its servers keep their own
@@ -37,9 +38,9 @@ local function open_record(conf)
   return record.open(conf)
 end
 
-local function new_server(conf, entry, shared)
+local function new_server(conf, entry, granted, shared)
   return agent.new {
-    name = entry.name, plugin = entry.plugin, conf = entry.conf, slots = entry.slots,
+    name = entry.name, plugin = entry.plugin, conf = entry.conf, slots = granted,
     executors = entry.executors, strict = entry.strict, policies = conf.policies, events = shared.events,
     record = entry.plugin.keeps_record and record.none() or shared.record,
     workspace = conf.workspace, spool_dir = fs.join(conf.state, "spool"), grace = conf.shutdown and conf.shutdown.grace,
@@ -99,8 +100,8 @@ end
 
 -- The life of servers --------------------------------------------------------------------------------
 
-local function start_server(self, entry)
-  local server = new_server(self.conf, entry, self.shared)
+local function start_server(self, entry, granted)
+  local server = new_server(self.conf, entry, granted, self.shared)
   server.print = fingerprint.of(self.conf, entry)
   self.servers[#self.servers + 1] = server
   self.scope:spawn(function()
@@ -127,7 +128,7 @@ end
 
 -- What changed is replaced; a server that stays is not touched.
 local function apply(self, conf)
-  local now, changes = by_name(self.servers), {}
+  local now, changes, granted = by_name(self.servers), {}, slots.grant(conf.servers)
   self.conf = conf
   shelf.set(conf.registry and conf.registry:shelf())
   self.sinks:apply(conf)
@@ -137,7 +138,7 @@ local function apply(self, conf)
     if not old or old.print ~= fingerprint.of(conf, entry) then
       if old then old:drain("its configuration has changed") end
       changes[#changes + 1] = (old and "changed " or "new ") .. entry.name
-      start_server(self, entry)
+      start_server(self, entry, granted[entry])
     end
   end
   for name, old in pairs(now) do
@@ -246,6 +247,11 @@ end
 
 --- `runner:run()`: work until every server has ended; an exit code.
 function methods:run()
+  local refusal = slots.refusal()
+  if refusal then
+    log.error("worker.few_files", refusal)
+    return EXIT_OSERR
+  end
   local ok, kept = pcall(open_record, self.conf)
   if not ok then
     log.error("worker.state", tostring(kept))
@@ -267,7 +273,8 @@ function methods:run()
     scope:spawn(watch_signals, self)
     scope:spawn(self.shared.supervisor.run, self.shared.supervisor)
     if console and console.terminal then scope:spawn(console.run, console) end
-    for _, entry in ipairs(self.conf.servers) do start_server(self, entry) end
+    local granted = slots.grant(self.conf.servers)
+    for _, entry in ipairs(self.conf.servers) do start_server(self, entry, granted[entry]) end
     while #self.servers > 0 do self.ended:wait() end
   end)
   kept:close()

@@ -2,6 +2,8 @@
 local core = require "worker.core.process"
 local fs = require "worker.fs"
 local process = require "worker.process"
+local program = require "spec.support.program"
+local scratch = require "spec.support.scratch"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
 
@@ -100,6 +102,32 @@ describe("what a child is given", function()
     assert.equal("100\n200\n1024\n0\n", out)
   end)
 
+  -- What a worker's children are given that was started under other limits.
+  local function given(limits, request)
+    local dir <close> = scratch.dir()
+    local file = dir:write("given_spec.lua", ([[
+      local process = require "worker.process"
+      it("is asked", function()
+        local argv = { "/bin/sh", "-c", "ulimit -n; ulimit -Hn" }
+        local ok, result = pcall(process.run, { argv = argv, rlimits = %s })
+        io.stderr:write(ok and result.stdout or result.step .. "\n")
+      end)
+    ]]):format(request))
+    local said = run { argv = { "/bin/sh", "-c", limits .. '; exec "$0" spec "$1"', program.binary, file } }
+    return (said.stderr:gsub("\n", " "))
+  end
+
+  it("the limit of open files that the worker was started with", function()
+    assert.equal("290 300 ", given("ulimit -Sn 290; ulimit -Hn 300", "nil"))
+  end)
+
+  it("no more than may be had, where it should have at most more than that", function()
+    local asked = given("ulimit -n 300", "{ nofile = { 350, 400 } }")
+    if asked == "350 400 " then return pending "this user may raise limits" end
+    assert.equal("300 300 ", asked)
+    assert.equal("290 300 ", given("ulimit -n 300", "{ nofile = { 290, 400 } }"))
+  end)
+
   it("umask, nice, oom_score_adj, no new privileges", function()
     local out = sh("umask; nice; cat /proc/self/oom_score_adj; grep NoNew /proc/self/status", {
       umask = tonumber("027", 8), nice = 5, oom_score_adj = 300, new_privileges = false,
@@ -181,7 +209,7 @@ describe("a program that cannot be started", function()
     end
     collectgarbage() -- what others have left open may be closed at any time
     collectgarbage()
-    local before, limit = open_files(), sh("ulimit -n").stdout:match("%d+")
+    local before, limit = open_files(), fs.read("/proc/self/limits"):match("Max open files +(%d+)")
     most(before + 20)
     local held = {}
     for file in function() return (io.open("/dev/null")) end do held[#held + 1] = file end

@@ -57,6 +57,35 @@ describe("worker run #realtime", function()
     nothing_is_left()
   end)
 
+  -- The limits of open files are those of a login shell, and of what gives less than a job may have.
+  local function under(limits, slots, seconds)
+    drop_many(slots, ("sleep %g"):format(seconds))
+    return site:once { "--slots", tostring(slots), wrap = { "sh", "-c", limits .. '; exec "$0" "$@"' } }
+  end
+
+  it("has files for all its slots, whatever the usual limit is", function()
+    if tonumber(process.run({ argv = { "sh", "-c", "ulimit -Hn" } }).stdout) < 4096 then
+      return pending "more than 4096 open files may not be had here"
+    end
+    local run = under("ulimit -Sn 256", 60, 2)
+    assert.equal(0, run.code, run.stderr)
+    assert.same({ success = 60 }, states())
+    assert.is_nil(run.stderr:find("few_files", 1, true))
+  end)
+
+  it("works with fewer slots where there are files for fewer, and says so", function()
+    local run = under("ulimit -n 100", 8, 0.01)
+    assert.equal(0, run.code, run.stderr)
+    assert.same({ success = 8 }, states())
+    assert.matches("8 slots need 160 open files, this worker may have 100: it works with 3 of them", run.stderr, 1, true)
+  end)
+
+  it("does not begin where there are files for none", function()
+    local run = under("ulimit -n 50", 1, 0)
+    assert.equal(71, run.code, run.stderr)
+    assert.matches("this worker may have 50 open files and needs 64 at least", run.stderr, 1, true)
+  end)
+
   it("shares 1,000 jobs with two other workers, each exactly once", function()
     drop_many(JOBS)
     local runs = {}

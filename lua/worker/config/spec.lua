@@ -61,7 +61,7 @@ spec.server = {
   name = { "string", min = 1, max = 100,
     doc = "What logs call this server; the protocol's name if absent." },
   slots = { "integer", default = 1, min = 1, max = 10000,
-    doc = "How many of its jobs run at a time." },
+    doc = "How many of its jobs run at a time; each needs up to 12 open files, so that a low limit of them means fewer." },
   executor = { "one_of", of = { "string", { "map", of = "any" }, ANY }, default = "shell",
     doc = "What runs its jobs: an executor's NAME, or { NAME: { its fields } }, or a list of them: the first that works." },
   strict = { "boolean", default = false,
