@@ -3,11 +3,11 @@
 #
 # Both run in turn, pair by pair, so that what else this machine does hits both alike; what is
 # printed is the median of the pairs' ratios, with the least and the most of them.  PAIRS (25) says
-# how many, JOBS (200) how long each is, MIB (64) how much log.
+# how many, JOBS (500) how long each is, about half a second, MIB (64) how much log.
 set -eu
 cd "$(dirname "$0")/.."
 WORKER=$(realpath "${1:-build/worker}")
-PAIRS=${PAIRS:-25} JOBS=${JOBS:-200} MIB=${MIB:-64}
+PAIRS=${PAIRS:-25} JOBS=${JOBS:-500} MIB=${MIB:-64}
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/worker-bench-XXXXXX")
 PEER=$DIR/peer IDLE=
 trap 'if [ -n "$IDLE" ]; then kill -QUIT "$IDLE"; wait "$IDLE" || true; fi 2>/dev/null; rm -rf "$DIR"' EXIT
@@ -69,14 +69,14 @@ cycle() { # TITLE SLOTS JOBS [PROGRAM]
 
 printf 'worker / peer, %2s pairs                 rate                  own CPU                worker\n' "$PAIRS"
 cycle "sh -c :, 1 slot" 1 "$JOBS"
-cycle "sh -c :, 8 slots" 8 "$JOBS"
-cycle "sh -c :, 32 slots" 32 "$JOBS"
+cycle "sh -c :, 8 slots" 8 $((JOBS * 2))
+cycle "sh -c :, 32 slots" 32 $((JOBS * 2))
 cycle "a static program, 1 slot" 1 "$JOBS" "$DIR/tiny"
-cycle "a static program, 8 slots" 8 $((JOBS * 2)) "$DIR/tiny"
-cycle "a static program, 32 slots" 32 $((JOBS * 2)) "$DIR/tiny"
+cycle "a static program, 8 slots" 8 $((JOBS * 3)) "$DIR/tiny"
+cycle "a static program, 32 slots" 32 $((JOBS * 3)) "$DIR/tiny"
 if [ -w /dev/shm ]; then
   BENCH_WORKSPACE=$(mktemp -d /dev/shm/worker-bench-XXXXXX)
-  cycle "sh -c :, 8 slots, workspaces in memory" 8 "$JOBS"
+  cycle "sh -c :, 8 slots, workspaces in memory" 8 $((JOBS * 2))
   rm -rf "$BENCH_WORKSPACE"
   unset BENCH_WORKSPACE
 fi

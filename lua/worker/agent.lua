@@ -16,6 +16,7 @@
 local chain = require "worker.chain"
 local err = require "worker.error"
 local events = require "worker.events"
+local exit = require "worker.exit"
 local fallback = require "worker.fallback"
 local jobs = require "worker.job"
 local link = require "worker.link"
@@ -265,7 +266,7 @@ local function build_chains(server)
   end, own)
   server.run = chain.build("run", policies.run or {}, function(job, ctx)
     return server.executors:run(job, ctx)
-  end, own)
+  end, own, server.workspace)
   server.finish = server.plugin.finish and chain.build("finish", policies.finish or {}, work.reporter(server), own)
 end
 
@@ -356,7 +357,7 @@ function methods:serve()
   if not ok then
     log.error("server.failed", ("%s: %s"):format(self.name, tostring(why)), { server = self.name,
       traceback = type(why) == "table" and why.traceback or nil })
-    return EXIT_SOFTWARE
+    return exit.of_kind(err.kind(why)) or EXIT_SOFTWARE
   end
   return self.exit_code or 0
 end

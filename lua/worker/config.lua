@@ -16,6 +16,8 @@ local sys = require "worker.core.sys"
 
 local config = {}
 
+local PRIVATE = 448 -- 0700
+
 local function new_load(options)
   local env = options.env
   if type(env) == "table" then
@@ -28,12 +30,25 @@ local function new_load(options)
   }
 end
 
-local function state_dir(env)
-  local given = env("STATE_DIRECTORY")
+-- Where nobody has a home: made at once, since in /tmp anybody could make it for us.
+local function homeless_dir(load)
+  local path = ("/tmp/worker-%d"):format(sys.uid())
+  pcall(fs.mkdir, path, { mode = PRIVATE })
+  local stat = fs.lstat(path)
+  if not stat or stat.type ~= "dir" or stat.uid ~= sys.uid() then
+    load.problems[#load.problems + 1] = schema.problem(path .. " is not a directory of ours: say with --state where "
+      .. "the worker keeps what must survive a restart")
+  end
+  return path
+end
+
+local function state_dir(load)
+  local env = load.env
+  local given, home = env("STATE_DIRECTORY"), env("HOME")
   if given then return (given:gsub(":.*", "")) end
   if sys.uid() == 0 then return "/var/lib/worker" end
-  local home = env("XDG_STATE_HOME") or env("HOME") and fs.join(env("HOME"), ".local/state")
-  return home and fs.join(home, "worker") or ("/tmp/worker-%d"):format(sys.uid())
+  local kept = env("XDG_STATE_HOME") or home and fs.exists(home) and fs.join(home, ".local/state")
+  return kept and fs.join(kept, "worker") or homeless_dir(load)
 end
 
 -- Folders on the command line win over those of the file, these over the ones that need no name.
@@ -102,7 +117,7 @@ local function assemble(load, options, top, raw)
   local conf = {
     name = top.name or sys.hostname(), given_name = top.name,
     log = top.log, shutdown = top.shutdown, health = top.health,
-    state = top.state or state_dir(load.env), registry = load.registry, servers = servers,
+    state = top.state or state_dir(load), registry = load.registry, servers = servers,
     policies = parts.policies(load, policies_as_read(load, top, raw)),
     events = parts.sinks(load, { events = as_read(load, "events", top.events, raw.events) or {} }),
     origins = load.origins, files = load.files, sections = load.sections,

@@ -139,7 +139,19 @@ function place_meta:__close()
   end
 end
 
-function workspace.run(conf, next, own)
+-- Where no directory can be made every job would fail: so none is claimed.
+local function try_out(root)
+  local ok, why = pcall(function()
+    fs.mkdir(root, { parents = true, mode = PRIVATE })
+    remove(fs.temp_dir(fs.join(root, "worker-try-")))
+  end)
+  if not ok then
+    err.raise("file", ("jobs could have no directory: %s; another place is given with --workspace"):format(tostring(why)))
+  end
+end
+
+function workspace.run(conf, next, own, folder)
+  if conf.dir or folder then try_out(conf.dir or folder) end
   local homes = {}
   return function(job, ctx)
     local root = conf.dir or ctx.workspace

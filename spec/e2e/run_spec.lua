@@ -4,6 +4,7 @@ local json = require "worker.json"
 local process = require "worker.process"
 local program = require "spec.support.program"
 local sites = require "spec.support.site"
+local sys = require "worker.core.sys"
 local task = require "worker.task"
 
 local JOBS = 1000
@@ -248,6 +249,38 @@ describe("worker run #realtime", function()
     assert.equal("success", site:result("a").state)
     run:signal "TERM"
     assert.equal(0, run:wait().code)
+  end)
+
+  it("takes no job when none could have a directory, and says why", function()
+    site:drop("a.sh", "true")
+    local run = site:once { "--workspace", "/proc/no/such/place" }
+    assert.equal(74, run.code, run.stderr)
+    assert.matches("jobs could have no directory: making directory /proc/no", run.stderr, 1, true)
+    assert.same({ "a.sh" }, site:list "inbox")
+  end)
+
+  it("works for a user whose home is missing, from a place that is that user's own", function()
+    if sys.uid() ~= 0 then return pending "only root becomes somebody else" end
+    local place = "/tmp/worker-60017"
+    local function as_stranger()
+      return process.run { user = "60017", group = "60017", env = { PATH = "/usr/bin:/bin", HOME = "/nonexistent" },
+        argv = { site.dir:path "worker", "run", "--protocol", "local", "--dir", site.root, "--once", program.plugins } }
+    end
+    site:drop("a.sh", "pwd")
+    fs.chown(site.root, 60017, -1)
+    fs.chown(site:path "inbox", 60017, -1)
+    fs.write(site.dir:path "worker", (fs.read(program.binary, 1 << 28)), { mode = 493 }) -- 0755
+    fs.chmod(site.dir.root, 493)
+    fs.remove_tree(place)
+    local run = as_stranger()
+    assert.equal(0, run.exit_code, run.stderr)
+    assert.matches(place .. "/work/", site:read("done", "a", "stdout.log"), 1, true)
+    assert.equal(60017, fs.stat(place).uid)
+    fs.chown(place, 60018, -1)
+    run = as_stranger()
+    assert.equal(78, run.exit_code, run.stderr)
+    assert.matches(place .. " is not a directory of ours: say with --state", run.stderr, 1, true)
+    fs.remove_tree(place)
   end)
 
   it("ends with 77 when the server refuses it, and with 82 when a twin has its state", function()
