@@ -1,8 +1,9 @@
 -- places.lua: where this worker finds its plugins.
 --
--- The plugins that came with the worker are always there; a later folder wins over an earlier one:
--- beside the source tree the binary was built in, /usr/share/worker, /etc/worker, ./plugins, then
--- what the configuration and the command line name.
+-- A later folder wins over an earlier one: ./plugins; those of the source tree the binary was built in,
+-- or of the prefix it was installed below; /usr/share/worker, /etc/worker; then what the configuration
+-- and the command line name.  So a folder that nobody named adds plugins, and takes the place of none:
+-- it may be in somebody else's checkout.
 local fs = require "worker.fs"
 
 local places = {}
@@ -35,12 +36,13 @@ end
 
 --- `places.shipped()`: the folders that need not be named.
 function places.shipped()
-  local paths = table.move(SHARED, 1, #SHARED, 1, {})
-  local binary = places.binary()
+  local paths, binary = { "plugins" }, places.binary()
   local above = binary and fs.dir(fs.dir(binary))
   if above and fs.base(above) == "build" then above = fs.dir(above) end -- build/asan/worker and the like
-  if above then table.insert(paths, 1, fs.join(above, "plugins")) end
-  paths[#paths + 1] = "plugins"
+  for _, folder in ipairs { "plugins", "share/worker/plugins" } do
+    if above then paths[#paths + 1] = fs.join(above, folder) end
+  end
+  table.move(SHARED, 1, #SHARED, #paths + 1, paths)
   return distinct(paths)
 end
 

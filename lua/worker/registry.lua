@@ -160,7 +160,7 @@ function methods:get(kind, name)
   if not entry then
     local near = text.nearest(name, self:names(kind))
     local where = #self.dirs > 0 and "in " .. table.concat(self.dirs, ", ")
-      or "because there is no folder with plugins here: name one"
+      or "because no folder with plugins was named, and none is where they are installed (/usr/share/worker/plugins)"
     return nil, ("there is no %s '%s' %s%s"):format(kind, name, where,
       near and (" (did you mean '%s'?)"):format(near) or "")
   end

@@ -511,4 +511,27 @@ describe("the command line", function()
       end
     end)
   end)
+
+  describe("plugins", function()
+    local HELLO = [[return { kind = "executor", name = "%s", api = 1,
+      run = function(_, _, ctx) ctx.log("stdout", "mine\n") return { state = "success", exit_code = 0 } end }]]
+
+    it("of a folder that nobody named take the place of none", function()
+      dir:write("plugins/executors/shell.lua", HELLO:format "shell")
+      dir:write("plugins/executors/hello.lua", HELLO:format "hello")
+      assert.equal("mine\n", (select(2, worker("exec", "--executor", "hello", "--", "true"))))
+      assert.equal("hi\n", (select(2, worker("exec", "--", "echo", "hi"))))
+      assert.equal("mine\n", (select(2, worker("exec", "--plugins", "plugins", "--", "echo", "hi"))))
+    end)
+
+    it("are found below the prefix that the worker is installed in", function()
+      fs.mkdir(dir:path "opt/bin", { parents = true })
+      assert.equal(0, (program({ "cp", BINARY, dir:path "opt/bin/worker" }, environment())))
+      dir:write("opt/share/worker/plugins/executors/hello.lua", HELLO:format "hello")
+      assert.equal(0, (program({ "cp", "-r", fs.realpath "plugins/policies", dir:path "opt/share/worker/plugins" }, environment())))
+      local installed = { dir:path "opt/bin/worker", "exec", "--executor", "hello", "--", "true" }
+      local code, out = program(installed, environment())
+      assert.same({ 0, "mine\n" }, { code, out })
+    end)
+  end)
 end)

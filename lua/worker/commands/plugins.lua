@@ -108,7 +108,8 @@ function command.run(options, words)
   elseif words[1] then
     for _, entry in ipairs(entries) do print_one(entry, paint) end
   elseif #entries == 0 then
-    io.stdout:write("There are no plugins in ", table.concat(registry.dirs, ", "), ".\n")
+    io.stdout:write("There are no plugins", #registry.dirs > 0 and " in " .. table.concat(registry.dirs, ", ")
+      or ": no folder with plugins was named, and none is where they are installed (/usr/share/worker/plugins)", ".\n")
   else
     print_table(entries, paint)
     io.stdout:write(paint("dim", "\nfrom " .. table.concat(registry.dirs, ", ")), "\n")
