@@ -16,7 +16,6 @@
 local chain = require "worker.chain"
 local err = require "worker.error"
 local events = require "worker.events"
-local exit = require "worker.exit"
 local fallback = require "worker.fallback"
 local jobs = require "worker.job"
 local link = require "worker.link"
@@ -35,7 +34,7 @@ local EMPTY_PAUSE = 0.05      -- between empty claims, whatever the policies say
 local ABLE_PAUSE = 1          -- while no executor works
 local USELESS_PAUSE = 1       -- after a job that cannot be used: the next claim brings it again
 
-local EXIT_SOFTWARE, EXIT_CONFIG = 70, 78
+local EXIT_SOFTWARE, EXIT_IO, EXIT_CONFIG = 70, 74, 78
 
 local methods = {}
 local meta = { __index = methods, __name = "worker.server" }
@@ -132,7 +131,10 @@ local function claim(server)
     server:pause(EMPTY_PAUSE)
     return nil
   end
-  if server.trouble.since then server.trouble:worked({ server = server.name }, "claim") end
+  -- one that was broken off by the end of the worker has not worked
+  if server.trouble.since and (job ~= nil or not server.draining) then
+    server.trouble:worked({ server = server.name }, "claim")
+  end
   if job == "end" then
     server:drain("the server has no more work")
     return nil
@@ -357,7 +359,7 @@ function methods:serve()
   if not ok then
     log.error("server.failed", ("%s: %s"):format(self.name, tostring(why)), { server = self.name,
       traceback = type(why) == "table" and why.traceback or nil })
-    return exit.of_kind(err.kind(why)) or EXIT_SOFTWARE
+    return err.is(why, "file") and EXIT_IO or EXIT_SOFTWARE
   end
   return self.exit_code or 0
 end

@@ -76,7 +76,7 @@ end
 -- an `error` that says so.
 function job.check_result(value)
   if type(value) == "table" and job.STATES[value.state] then return value end
-  return { state = "error", reason = ("the executor returned no result (a %s)"):format(
+  return { state = "error", reason = ("the executor returned no result (a %s), or a policy around it did"):format(
     type(value) == "table" and "table without a state" or type(value)) }
 end
 

@@ -27,6 +27,7 @@ local time = require "worker.time"
 local runner = {}
 
 local EXIT_SOFTWARE, EXIT_OSERR, EXIT_IO, EXIT_CANCELLED, EXIT_TWIN, EXIT_UNTOLD = 70, 71, 74, 80, 82, 84
+local ECHO = 0.1      -- seconds within which two of one signal are one
 local LAST_WORDS = 5 -- how long reports may still take once the time to stop is up
 
 -- The journal lives in the state directory; a worker that needs none (all its servers keep their own
@@ -172,6 +173,13 @@ local function tell_state(self)
   end
 end
 
+-- Whoever hands a signal on, as timeout(1) does, sends it to the process and to its group.
+local function is_echo(self, name)
+  local last, now = self.last_signal, sys.mono()
+  self.last_signal = { name = name, at = now }
+  return last ~= nil and last.name == name and now - last.at < ECHO
+end
+
 local function on_signal(self, name)
   if name == "USR1" then
     return drain_all(self, "asked to by SIGUSR1")
@@ -183,6 +191,7 @@ local function on_signal(self, name)
   elseif name == "USR2" then
     return tell_state(self)
   end
+  if is_echo(self, name) then return end
   self.asked = self.asked + 1
   if self.asked == 1 then
     drain_all(self, "asked to by SIG" .. name, self.conf.shutdown.timeout)

@@ -20,9 +20,15 @@ local SHIP_HURRY = 5  -- the same once the worker has no more time
 local SHIP_LOOK = 2   -- how often it looks whether that is still worth it
 local FINISH_GONE_TRIES = 3
 
+-- Another word would look as if the server never cancelled anything.
+local function misunderstood(server, verdict)
+  link.report_bug(server, "beat", err.new("bug", ('it returned %s; it returns "keep", "cancel" or "lost"'):format(
+    type(verdict) == "string" and ("%q"):format(verdict) or tostring(verdict))))
+end
+
 -- The job's lease: ask now and then, and end the job when the server says so.
 local function keep_lease(server, job, ctx)
-  local every = job.beat_every or server.conf.beat or server.conf.heartbeat or BEAT_EVERY
+  local every, told = job.beat_every or server.conf.beat or server.conf.heartbeat or BEAT_EVERY, false
   while not server.runaway do
     task.sleep(every)
     local seen = server.self
@@ -33,6 +39,9 @@ local function keep_lease(server, job, ctx)
       return ctx.cancel("cancelled")
     elseif verdict == "lost" then
       return ctx.cancel("lost")
+    elseif verdict ~= nil and verdict ~= "keep" and not told then
+      told = true
+      misunderstood(server, verdict)
     end
   end
 end
@@ -162,15 +171,19 @@ local function run_in_scope(server, job, ctx)
   end)
 end
 
--- The worker had to stop before the server could be told.
-local function leave_untold(server, job, result)
-  task.forgive()
+-- The server could not be told: the worker has to stop before that, or the plugin is to blame.
+local function leave_untold(server, job, result, why)
   server.untold = server.untold + 1
-  log.error("job.untold", ("job %s: its result (%s) could not be reported before the worker stops%s; %s"):format(job.id,
-    result.state, server.settled[job.id] and (" (%s)"):format(server.settled[job.id]) or "",
+  log.error("job.untold", ("job %s: its result (%s) could not be reported%s; %s"):format(job.id, result.state, why,
     server.record.keeps and "it is kept, and the next start reports it" or "it is not kept: there is no record"),
     { server = server.name, job = job.id, state = result.state })
   return false
+end
+
+local function leave_to_next(server, job, result)
+  task.forgive()
+  local last = server.settled[job.id]
+  return leave_untold(server, job, result, " before the worker stops" .. (last and (" (%s)"):format(last) or ""))
 end
 
 --- `work.finish(server, job, result)`: report, until the server has taken it or refuses it for good, or
@@ -182,10 +195,11 @@ function work.finish(server, job, result)
   server.reporting[job] = nil
   if ok then return true end
   if err.is(why, "cancelled") then
-    if server.draining then return leave_untold(server, job, result) end
+    if server.draining then return leave_to_next(server, job, result) end
     error(why, 0)
   end
   link.report_bug(server, "finish", why)
+  if err.kind(why) == "bug" then return leave_untold(server, job, result, ": " .. tostring(why)) end
   log.error("job.unreported", ("job %s: its result (%s) could not be reported: %s"):format(
     job.id, result.state, tostring(why)), { server = server.name, job = job.id, state = result.state })
   return retry.classify(why) ~= "retry"

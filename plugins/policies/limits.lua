@@ -30,9 +30,13 @@ local function number_of(name, value)
     type(value) == "string" and ('"%s"'):format(value) or "a " .. type(value)))
 end
 
-local function lower(into, allowed, asked)
+local function lower(into, allowed, asked, ctx)
   for name, value in pairs(asked) do
-    if limits.config[name] then into[name] = least(allowed[name], number_of(name, value)) end
+    if limits.config[name] then
+      into[name] = least(allowed[name], number_of(name, value))
+    else
+      ctx.note(("the job's limit '%s' is not kept: there is none of that name"):format(tostring(name)))
+    end
   end
 end
 
@@ -45,7 +49,7 @@ function limits.run(conf, next)
   return function(job, ctx)
     local into = ctx.limits
     for i = 1, #names do into[names[i]] = allowed[names[i]] end
-    if job.limits then lower(into, allowed, job.limits) end
+    if job.limits then lower(into, allowed, job.limits, ctx) end
     return next(job, ctx)
   end
 end

@@ -525,10 +525,11 @@ describe("the command line", function()
     end)
 
     it("are found below the prefix that the worker is installed in", function()
-      fs.mkdir(dir:path "opt/bin", { parents = true })
-      assert.equal(0, (program({ "cp", BINARY, dir:path "opt/bin/worker" }, environment())))
+      local plugins = dir:path "opt/share/worker/plugins"
       dir:write("opt/share/worker/plugins/executors/hello.lua", HELLO:format "hello")
-      assert.equal(0, (program({ "cp", "-r", fs.realpath "plugins/policies", dir:path "opt/share/worker/plugins" }, environment())))
+      fs.mkdir(dir:path "opt/bin")
+      assert.equal(0, (program({ "cp", BINARY, dir:path "opt/bin/worker" }, environment())))
+      assert.equal(0, (program({ "cp", "-r", fs.realpath "plugins/policies", plugins }, environment())))
       local installed = { dir:path "opt/bin/worker", "exec", "--executor", "hello", "--", "true" }
       local code, out = program(installed, environment())
       assert.same({ 0, "mine\n" }, { code, out })

@@ -205,6 +205,17 @@ describe("worker run #realtime", function()
     assert.same({}, program.of_tag(tag))
   end)
 
+  it("takes one TERM for the process and one for its group as one", function()
+    site:drop("a.sh", ("touch %s; sleep 0.5"):format(site.dir:path "up"))
+    local run <close> = site:start {}
+    site:mark "up"
+    run:signal "TERM"
+    run:says "server%.draining"
+    run:signal "TERM"
+    assert.equal(0, run:wait().code)
+    assert.equal("success", site:result("a").state)
+  end)
+
   it("leaves at once at the third, and nothing of its jobs stays", function()
     local tag = program.tag()
     site:drop("a.sh", ("trap '' TERM; touch %s; while :; do sleep %s; done"):format(site.dir:path "up", tag))
@@ -212,8 +223,10 @@ describe("worker run #realtime", function()
     site:mark "up"
     run:signal "TERM"
     run:says "server%.draining"
+    task.sleep(0.12)
     run:signal "TERM"
     run:says "worker%.stopping"
+    task.sleep(0.12)
     run:signal "TERM"
     assert.equal(80, run:wait().code)
     program.eventually(function() return #program.of_tag(tag) == 0 end)

@@ -17,6 +17,12 @@ describe("the policy limits", function()
     assert.equal(0.5, limits({}, { limits = { cpus = 0.5 } }).cpus)
   end)
 
+  it("says in the job's log when it asks for a limit that nobody knows", function()
+    local ctx = plugin.ctx()
+    plugin.policy("limits", {}).run(function() return {} end)({ limits = { memroy = 50 } }, ctx)
+    assert.equal("the job's limit 'memroy' is not kept: there is none of that name\n", ctx.said.worker)
+  end)
+
   it("reads sizes as people write them", function()
     assert.equal(64 << 20, limits({ memory = "1GiB" }, { limits = { memory = "64MiB" } }).memory)
   end)

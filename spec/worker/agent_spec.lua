@@ -1,6 +1,7 @@
 local agent = require "worker.agent"
 local err = require "worker.error"
 local events = require "worker.events"
+local log = require "worker.log"
 local record = require "worker.record"
 local sys = require "worker.core.sys"
 local task = require "worker.task"
@@ -226,6 +227,34 @@ describe("worker.agent", function()
     run(server)
     assert.is_true(ended)
     assert.equal("", states(said))
+  end)
+
+  it("says once when a lease is answered by a word that nobody knows, and keeps the job", function()
+    local told = {}
+    local plugin, said = protocol({ { id = "a" } }, { beat = function() return "cancelled" end })
+    local server, run = serve(plugin, { conf = { beat = 1 }, executor = executor(function()
+      task.sleep(60)
+      return { state = "success" }
+    end) })
+    local kept = log.error
+    log.error = function(_, message) told[#told + 1] = message end -- luacheck: ignore
+    run(server)
+    log.error = kept -- luacheck: ignore
+    assert.equal("a=success", states(said))
+    assert.same({ 'fake: beat: it returned "cancelled"; it returns "keep", "cancel" or "lost"' }, told)
+  end)
+
+  it("keeps a result that its plugin fails to report, and says so at the end", function()
+    local dropped = {}
+    local kept = setmetatable({ keeps = true, forget = function(_, _, job) dropped[#dropped + 1] = job.id end },
+      { __index = record.none() })
+    local plugin = protocol({ { id = "a" }, { id = "b" } }, { finish = function(_, job)
+      if job.id == "a" then error "a bug" end
+    end })
+    local server, run = serve(plugin, { record = kept })
+    run(server)
+    assert.same({ "b" }, dropped)
+    assert.equal(1, server.untold)
   end)
 
   it("keeps a job whose lease cannot be asked for a while", function()
@@ -500,6 +529,26 @@ describe("worker.agent", function()
     run(server)
     assert.equal(40, tries)
     assert.equal(1, begun)
+  end)
+
+  it("does not call a server back whose claims never worked", function()
+    local plugin = protocol({}, { claim = function() err.raise("http", "answered 500", { status = 500 }) end })
+    local heard = {}
+    local server, run = serve(plugin, { policies = { claim = { { conf = {}, plugin = { name = "patient", claim = function(_, next)
+      return function(context)
+        local ok, job = pcall(next, context)
+        if ok then return job end
+        if context.pause(1) then error(job, 0) end
+      end
+    end } } } } })
+    server.events:listen(function(name) heard[name] = true end)
+    task.start(function()
+      task.sleep(10)
+      server:drain "it is time"
+    end)
+    run(server)
+    assert.is_true(heard["server.failing"])
+    assert.is_nil(heard["server.back"])
   end)
 
   it("lets its protocol hear what happens, and leaves to it what it tells itself", function()

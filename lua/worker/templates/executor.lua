@@ -7,6 +7,7 @@ return {
 --
 -- run blocks until the job is over.  When the job is cancelled, that is raised where it waits, and
 -- `<close>` kills whatever is left of the job.
+local cgroup = require "worker.cgroup"
 local process = require "worker.process"
 
 local @VAR@ = { kind = "executor", name = "@NAME@", api = 1 }
@@ -19,10 +20,12 @@ local @VAR@ = { kind = "executor", name = "@NAME@", api = 1 }
 }
 
 function @VAR@.run(conf, job, ctx)
+  local group <close>, missing = cgroup.create(nil, ctx.limits)
+  for name in pairs(missing) do ctx.note("this machine cannot keep the limit " .. name) end
   local child <close> = process.spawn {
     argv = job.argv or { conf.shell, "-c", job.script },
-    cwd = ctx.workdir, cgroup = ctx.cgroup,
-    env = process.env(job.env or {}, { PATH = conf.path }),
+    cwd = ctx.workdir, cgroup = group,
+    env = { { PATH = conf.path }, ctx.env or {}, job.env or {} },
   }
   for stream, text in child:output() do ctx.log(stream, text) end
 
@@ -47,7 +50,7 @@ describe("the executor @NAME@", function()
 
   local function run(job)
     output = {}
-    local ctx = { workdir = "/tmp", limits = {}, secrets = {} }
+    local ctx = { workdir = "/tmp", limits = {}, secrets = {}, env = { COLOUR = "blue", SHAPE = "round" } }
     function ctx.log(stream, text) output[stream] = (output[stream] or "") .. text end
     return @VAR@.run(assert(schema.check(@VAR@, {})), job, ctx)
   end
@@ -70,8 +73,8 @@ describe("the executor @NAME@", function()
   end)
 
   it("gives the job its variables and nothing of the worker's", function()
-    run { id = "1", script = "echo $COLOUR; echo ${HOME:-none}", env = { COLOUR = "red" } }
-    assert.equal("red\nnone\n", output.stdout)
+    run { id = "1", script = "echo $COLOUR $SHAPE; echo ${HOME:-none}", env = { COLOUR = "red" } }
+    assert.equal("red round\nnone\n", output.stdout)
   end)
 end)
 ]==],
