@@ -14,7 +14,7 @@ local schema = require "worker.schema"
 local sys = require "worker.core.sys"
 local yaml = require "worker.yaml"
 
-local NAMES = { "vulcan", "strom", "queue", "baaaht" }
+local NAMES = { "vulcan", "strom", "queue", "baaaht", "callback" }
 local JOBS_MOST = 64 * 1024 * 1024
 
 local command = {
