@@ -120,10 +120,13 @@ local function result_of(code, signal, core, cpu, wall, peak_memory)
 end
 
 -- What its group knows better: the processor's time and the memory of all of it.
-local function add_whole(result, group)
+local function add_whole(result, group, ctx)
   local usage, whole = result.usage, group:usage()
   usage.cpu, usage.peak_memory = whole.cpu or usage.cpu, whole.memory_peak or usage.peak_memory
-  if result.state ~= "success" and cgroup.out_of_memory(whole) then
+  if not cgroup.out_of_memory(whole) then return end
+  if result.state == "success" then
+    ctx.note("a process of the job was killed: it needed more memory than it may have")
+  else
     result.state, result.reason = "oom", "it needed more memory than it may have"
   end
 end
@@ -180,7 +183,7 @@ function shell.run(conf, job, ctx)
   local group, missing = group_of(ctx)
   local _ <close> = group
   local result = live(conf, job, ctx, group, missing)
-  if group then add_whole(result, group) end
+  if group then add_whole(result, group, ctx) end
   return result
 end
 

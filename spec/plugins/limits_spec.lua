@@ -46,7 +46,8 @@ describe("jobs with limits #realtime", function()
     site:drop("a.json", json.encode(job))
     local run = site:once()
     assert.equal(0, run.code, run.stderr)
-    return site:result "a", site:read("done", "a", "stdout.log"), site:read("done", "a", "stderr.log")
+    return site:result "a", site:read("done", "a", "stdout.log"), site:read("done", "a", "stderr.log"),
+      site:read("done", "a", "worker.log")
   end
 
   it("has no more open files than allowed", function()
@@ -79,5 +80,12 @@ describe("jobs with limits #realtime", function()
     if result.state == "failed" then return pending "there is no control group for memory here" end
     assert.equal("oom", result.state)
     assert.equal("it needed more memory than it may have", result.reason)
+  end)
+
+  it("that do without one of their processes that needed too much are told so", function()
+    local job = { script = "head -c 300M /dev/zero | tail -c 290M | wc -c", limits = { memory = "32MiB" } }
+    local result, _, _, notes = once(job)
+    if result.state ~= "success" then return pending "the kernel ends the whole job, or memory has no limit here" end
+    assert.matches("a process of the job was killed: it needed more memory", notes)
   end)
 end)
