@@ -23,12 +23,16 @@ static bool kept_read(int fd, char text[CGFILE_TEXT])
 	return true;
 }
 
+/* The kernel keeps the time of a group's last change from the moment on that somebody has set it.
+ */
+static const struct timespec untouched[2];
+
 bool cgkept_open(struct cgkept *kept, int dir)
 {
 	*kept = (struct cgkept){.told = kept_file(dir, "cgroup.events"),
 				.spent = kept_file(dir, "cpu.stat"),
 				.gate = cgdir_hold(dir, "cgroup.procs")};
-	if (kept->told != -1 && kept->spent != -1)
+	if (kept->told != -1 && kept->spent != -1 && futimens(dir, untouched) == 0)
 		return true;
 	cgkept_close(kept);
 	return false;
@@ -91,7 +95,8 @@ static bool kept_is_free(const struct cgkept *kept)
 bool cgkept_may_rest(const struct cgkept *kept, int dir)
 {
 	struct stat st;
-	return (kept->vacant || kept_is_free(kept)) && fstat(dir, &st) == 0 && st.st_nlink == 2;
+	return (kept->vacant || kept_is_free(kept)) && fstat(dir, &st) == 0 &&
+	       st.st_mtim.tv_sec == untouched[1].tv_sec;
 }
 
 bool cgkept_renew(struct cgkept *kept)

@@ -331,6 +331,8 @@ const struct cgroup_entry *cgroup_enter(struct cgroup *group)
 
 void cgroup_entered(struct cgroup *group)
 {
+	/* who asked meanwhile may have seen it empty */
+	cgkept_enter(&group->kept);
 	if (--group->entering > 0 || group->place != NULL)
 		return;
 	close_entry(group);

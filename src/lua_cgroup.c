@@ -79,7 +79,8 @@ static struct group_box *group_check(lua_State *L, int index)
 
 struct cgroup *lua_cgroup_test(lua_State *L, int index)
 {
-	return door_test(L, index, &group_type) != NULL ? group_check(L, index)->group : NULL;
+	const struct group_box *box = door_test(L, index, &group_type);
+	return box != NULL ? group_of(box) : NULL;
 }
 
 static void group_stop_waiting(void *op)

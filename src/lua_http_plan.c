@@ -3,9 +3,9 @@
  *	client:plan{method=, url=, headers=, timeout=, ...} -> plan     sends nothing yet
  *	plan:exchange([body]) -> status, head, body                     waits for all of the answer
  *
- * An exchange that is cancelled is cut off.  What one needs while it waits is the plan's, which the
- * waiting task's stack anchors, and is used again by the next: there are as many as were ever under
- * way at once.
+ * An exchange that is cancelled is cut off, and so are those under way when the plan is closed.
+ *What one needs while it waits is the plan's, which the waiting task's stack anchors, and is used
+ *again by the next: there are as many as were ever under way at once.
  */
 #include <stdlib.h>
 
@@ -45,6 +45,8 @@ static void exchange_end(struct exchange *exchange)
 static void exchange_give(struct exchange *exchange)
 {
 	exchange->waiting = false;
+	if (exchange->owner->plan == NULL)
+		return;
 	exchange->spare = exchange->owner->spare;
 	exchange->owner->spare = exchange;
 }
@@ -80,8 +82,10 @@ static int exchange_raise(lua_State *L, struct exchange *exchange)
 static int exchange_push(lua_State *L, void *arg)
 {
 	struct exchange *exchange = arg;
-	const struct http_reply *reply = http_reply(exchange->transfer);
 	exchange_give(exchange); /* first: pushing may raise */
+	if (exchange->transfer == NULL)
+		return luaL_error(L, "this HTTP request was closed");
+	const struct http_reply *reply = http_reply(exchange->transfer);
 	if (reply->reason != HTTP_FINE)
 		return exchange_raise(L, exchange);
 	lua_pushinteger(L, reply->status);
@@ -111,16 +115,32 @@ static void exchange_changed(void *arg)
 
 static const struct door_type *plan_type(void);
 
+static void exchange_cut(struct exchange *exchange)
+{
+	exchange_end(exchange);
+	if (!exchange->waiting || exchange->woken)
+		return;
+	exchange->woken = true;
+	task_wake(exchange->owner->client->host, exchange->token, exchange_push, exchange);
+}
+
+/* Whoever waits still needs its exchange; that goes when the handle does, for which nobody waits.
+ */
 static void plan_close(lua_State *L, void *arg)
 {
 	struct plan_box *box = arg;
+	struct exchange **at = &box->all, *exchange;
 	(void)L;
-	for (struct exchange *exchange = box->all, *next; exchange != NULL; exchange = next) {
-		next = exchange->next;
-		exchange_end(exchange);
+	while ((exchange = *at) != NULL) {
+		exchange_cut(exchange);
+		if (exchange->waiting) {
+			at = &exchange->next;
+			continue;
+		}
+		*at = exchange->next;
 		free(exchange);
 	}
-	box->all = box->spare = NULL;
+	box->spare = NULL;
 	if (box->plan != NULL)
 		http_plan_close(box->plan);
 	box->plan = NULL;
@@ -141,6 +161,7 @@ static int core_exchange(lua_State *L)
 		luaL_checktype(L, 2, LUA_TSTRING);
 		body = lua_tolstring(L, 2, &size);
 	}
+	luaL_argcheck(L, box->plan != NULL, 1, "this HTTP request is closed");
 	luaL_argcheck(L, box->client->client != NULL, 1, "this HTTP client is closed");
 	struct task_token token = task_token(L);
 	struct exchange *exchange = exchange_take(box);

@@ -81,27 +81,28 @@ struct plan {
 	uint64_t ceiling;
 };
 
-/* User value 1 of the handle anchors the group: it is not collected while the child is there. */
-static struct cgroup *read_group(lua_State *L, int at)
+/* User value 1 of the handle anchors the group: it is not collected while the child is there. Taken
+ * when no Lua code can run any more, which could close it. */
+static struct cgroup *take_group(lua_State *L)
 {
-	struct cgroup *group = lua_isnil(L, at) ? NULL : lua_cgroup_test(L, at);
-	if (group == NULL && !lua_isnil(L, at))
-		luaL_error(L, "field 'cgroup': expected a control group, got %s",
-			   luaL_typename(L, at));
-	lua_pushvalue(L, at);
-	lua_setiuservalue(L, 2, 1);
+	lua_getiuservalue(L, 2, 1);
+	struct cgroup *group = lua_isnil(L, -1) ? NULL : lua_cgroup_test(L, -1);
+	if (group == NULL && !lua_isnil(L, -1))
+		luaL_error(L, "field 'cgroup': expected a control group that is open, got %s",
+			   luaL_tolstring(L, -1, NULL));
 	return group;
 }
 
 static void read_plan(lua_State *L, struct plan *plan)
 {
 	int first = lua_spawn_lay(L, 1, lua_upvalueindex(1));
-	struct cgroup *group = read_group(L, first + LUA_SPAWN_CGROUP);
+	bool grouped = !lua_isnil(L, first + LUA_SPAWN_CGROUP);
+	lua_pushvalue(L, first + LUA_SPAWN_CGROUP);
+	lua_setiuservalue(L, 2, 1);
 	plan->tag[0] = '\0';
-	if (group == NULL)
+	if (!grouped)
 		orphans_tag(plan->tag);
-	lua_spawn_request(L, first, group == NULL ? plan->tag : NULL, &plan->request);
-	plan->request.cgroup = group;
+	lua_spawn_request(L, first, grouped ? NULL : plan->tag, &plan->request);
 	plan->input = NULL;
 	plan->piped = lua_type(L, first + LUA_SPAWN_STDIN) == LUA_TBOOLEAN &&
 		      lua_toboolean(L, first + LUA_SPAWN_STDIN);
@@ -139,6 +140,7 @@ static int core_spawn(lua_State *L)
 	if (nursery_open(nursery, host_loop(L), &err) == -1)
 		return door_raise(L, "spawn", &err);
 	struct task_token token = task_token(L);
+	plan.request.cgroup = take_group(L);
 	struct process *process = lua_child_new(L, nursery, box);
 	process->starter = token;
 	if (process_start(process, &plan, &err) == -1) {

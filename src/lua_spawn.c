@@ -8,9 +8,12 @@
  *	fds = {[to] = from}          pdeathsig, new_privileges, plain = booleans
  *
  * It is walked once: each value gets the place of its option on the stack, from where it is read.
+ * Whoever made the table may change it while it is read (a value of the environment may have a
+ * __tostring): so that is asked first, and what the request points to is held by the stack.
  */
 #include "worker/lua_spawn.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -26,20 +29,6 @@ static const struct {
 	{"as", RLIMIT_AS},	   {"cpu", RLIMIT_CPU},	    {"data", RLIMIT_DATA},
 	{"nproc", RLIMIT_NPROC},   {"stack", RLIMIT_STACK}, {"memlock", RLIMIT_MEMLOCK},
 };
-
-/* The string on top of the stack, which ${what} names; popped, but still held by its table. */
-static const char *take_string(lua_State *L, const char *what, int place)
-{
-	size_t length;
-	if (lua_type(L, -1) != LUA_TSTRING)
-		luaL_error(L, "%s %d: expected a string, got %s", what, place,
-			   luaL_typename(L, -1));
-	const char *text = lua_tolstring(L, -1, &length);
-	if (strlen(text) != length)
-		luaL_error(L, "%s %d holds a NUL byte, which no program can be given", what, place);
-	lua_pop(L, 1);
-	return text;
-}
 
 /* --- the options --- */
 
@@ -81,6 +70,15 @@ static void refuse(lua_State *L, const char *format, const char *word)
 	lua_error(L);
 }
 
+/* What the table has only by its metatable. */
+static void lay_inherited(lua_State *L, int index, int first)
+{
+	for (int option = 0; option < LUA_SPAWN_OPTIONS; option++) {
+		lua_getfield(L, index, option_names[option]);
+		lua_replace(L, first + option);
+	}
+}
+
 int lua_spawn_lay(lua_State *L, int index, int names)
 {
 	int first = lua_gettop(L) + 1;
@@ -94,6 +92,10 @@ int lua_spawn_lay(lua_State *L, int index, int names)
 		int option = (int)lua_tointeger(L, -1);
 		lua_pop(L, 1);
 		lua_replace(L, first + option);
+	}
+	if (lua_getmetatable(L, index)) {
+		lua_pop(L, 1);
+		lay_inherited(L, index, first);
 	}
 	return first;
 }
@@ -162,16 +164,31 @@ static const char *person_text(lua_State *L, int first, enum lua_spawn_option op
 
 /* --- the arguments --- */
 
+/* The argument on top of the stack, which stays there. */
+static const char *argument(lua_State *L, int place)
+{
+	size_t length;
+	if (lua_type(L, -1) != LUA_TSTRING)
+		luaL_error(L, "argument %d: expected a string, got %s", place,
+			   luaL_typename(L, -1));
+	const char *text = lua_tolstring(L, -1, &length);
+	if (strlen(text) != length)
+		luaL_error(L, "argument %d holds a NUL byte, which no program can be given", place);
+	return text;
+}
+
 static const char *const *read_argv(lua_State *L, int argv)
 {
-	size_t n = lua_type(L, argv) == LUA_TTABLE ? (size_t)luaL_len(L, argv) : 0;
+	size_t n = lua_type(L, argv) == LUA_TTABLE ? lua_rawlen(L, argv) : 0;
 	if (n == 0)
 		refuse(L, "process.spawn: argv: expected a list such as %s",
 		       "{ \"sh\", \"-c\", \"exit 3\" }");
+	luaL_checkstack(L, n < INT_MAX / 2 ? (int)n + LUA_MINSTACK : INT_MAX / 2,
+			"too many arguments");
 	const char **vector = door_scratch(L, (n + 1) * sizeof *vector);
 	for (size_t i = 0; i < n; i++) {
 		lua_rawgeti(L, argv, (lua_Integer)i + 1);
-		vector[i] = take_string(L, "argument", (int)i + 1);
+		vector[i] = argument(L, (int)i + 1);
 	}
 	vector[n] = NULL;
 	return vector;
@@ -249,8 +266,8 @@ static void read_files(lua_State *L, int files, struct spawn_request *request)
 void lua_spawn_request(lua_State *L, int first, const char *tag, struct spawn_request *request)
 {
 	*request = SPAWN_REQUEST;
-	request->argv = read_argv(L, first + LUA_SPAWN_ARGV);
 	request->envp = lua_env_vector(L, first + LUA_SPAWN_ENV, tag);
+	request->argv = read_argv(L, first + LUA_SPAWN_ARGV);
 	/* A program without a slash is looked for where the child itself would look. */
 	if (strchr(request->argv[0], '/') == NULL)
 		request->path = lua_env_find(request->envp, "PATH");

@@ -162,6 +162,7 @@ void spawn_release(struct spawn *child)
 	child->released = true;
 	switch (child->state) {
 	case CHILD_ORDERED:
+		spawn_thread_kill(child->spawner->thread, child->order);
 		break;
 	case CHILD_RUNNING:
 		spawn_kill_group(child);

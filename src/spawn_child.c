@@ -357,9 +357,10 @@ pid_t spawn_child_clone(struct spawn_birth *birth, void *stack, size_t size, int
 {
 	const struct cgroup_entry *entry = birth->order->entry;
 	struct clone_args args = {
-		.flags = CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_PIDFD,
+		.flags = CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_PIDFD | CLONE_PARENT_SETTID,
 		.exit_signal = SIGCHLD,
 		.pidfd = (uintptr_t)pidfd,
+		.parent_tid = (uintptr_t)birth->born,
 		.stack = (uintptr_t)stack,
 		.stack_size = size,
 	};

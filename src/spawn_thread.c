@@ -17,7 +17,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <pthread.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +36,9 @@
 #define THREAD_GROUPS 256
 
 struct spawn_thread {
+	pthread_mutex_t lock; /* guards the next two, lest a number be killed that is free again */
+	const struct spawn_order *now; /* whose child is on its way to its exec */
+	pid_t born;		       /* that child, from the kernel; 0: not yet, or not told */
 	char *stack; /* the children's, one after the other; the guard is its first page */
 	struct spawn_page *page;
 	bool lift_oom;
@@ -204,6 +209,22 @@ static void thread_bury(struct spawn_order *order)
 	close(order->pidfd);
 }
 
+static void thread_point(struct spawn_thread *self, const struct spawn_order *order)
+{
+	pthread_mutex_lock(&self->lock);
+	self->now = order;
+	self->born = 0;
+	pthread_mutex_unlock(&self->lock);
+}
+
+void spawn_thread_kill(struct spawn_thread *self, const struct spawn_order *order)
+{
+	pthread_mutex_lock(&self->lock);
+	if (self->now == order && self->born > 0)
+		kill(self->born, SIGKILL);
+	pthread_mutex_unlock(&self->lock);
+}
+
 /* The pid is owned before anybody who reaps strangers can look at it. */
 static pid_t thread_clone_owned(struct spawn_thread *self, struct spawn_birth *birth, int *pidfd)
 {
@@ -211,8 +232,10 @@ static pid_t thread_clone_owned(struct spawn_thread *self, struct spawn_birth *b
 		errno = ENOMEM;
 		return -1;
 	}
+	thread_point(self, birth->order);
 	pid_t pid = thread_clone(self, birth, pidfd);
 	int code = errno;
+	thread_point(self, NULL);
 	if (pid > 0)
 		orphans_own(pid);
 	orphans_release();
@@ -230,6 +253,7 @@ static int thread_birth(struct spawn_thread *self, struct spawn_order *order)
 		.table_end = spawn_stage_end(),
 		.files = spawn_stage_limit(),
 		.parent = self->parent,
+		.born = &self->born,
 		.signals = self->signals,
 		.lift_oom = self->lift_oom,
 	};
@@ -338,6 +362,7 @@ void spawn_thread_free(struct spawn_thread *self)
 		munmap(self->stack, CHILD_GUARD + CHILD_STACK);
 	if (self->page != MAP_FAILED)
 		munmap(self->page, sizeof *self->page);
+	pthread_mutex_destroy(&self->lock);
 	free(self);
 }
 
@@ -348,6 +373,7 @@ struct spawn_thread *spawn_thread_new(struct err *err)
 		err_set(err, ENOMEM, "out of memory for the spawn thread");
 		return NULL;
 	}
+	pthread_mutex_init(&self->lock, NULL);
 	self->parent = getpid();
 	self->signals = spawn_child_signals();
 	self->lift_oom = thread_is_protected();

@@ -50,8 +50,10 @@ int cgkept_populated(struct cgkept *kept);
 /* cgkept_usage(kept, usage): what is not known stays as it is. */
 void cgkept_usage(struct cgkept *kept, struct cgroup_usage *usage);
 
-/* cgkept_may_rest(kept, dir): whether the group is as it was made: it is there, nobody is in it (or
- * was when it was asked last, if nobody was let in since), and there are no groups below it. */
+/* cgkept_may_rest(kept, dir): whether another job may have the group: it is there, nobody is in it
+ * (or was when it was asked last, if nobody was let in since), and there never was a group below
+ * it: who makes some also hands controllers down to them.  Else its own settings are not looked at;
+ * only a job that is root can change them. */
 bool cgkept_may_rest(const struct cgkept *kept, int dir);
 
 /* cgkept_renew(kept): whether it is still there and still free, which a process that had left it

@@ -9,8 +9,8 @@
 
 struct cgroup;
 
-/* lua_cgroup_test(L, index): the group of a handle, NULL when the value is no group; raises when it
- * is a closed one. */
+/* lua_cgroup_test(L, index): the group of a handle, NULL when the value is no group, or a closed
+ * one. */
 struct cgroup *lua_cgroup_test(lua_State *L, int index);
 
 #endif

@@ -6,9 +6,9 @@
  *	lua_spawn_request(L, first, tag, &request);
  *	... lua_spawn_flag(L, first, LUA_SPAWN_MERGE, false) ...
  *
- * The arrays of pointers are scratch memory on the stack of L, the strings are the table's own: the
- * request is good until the calling C function returns or parks, which is long enough, since
- * spawn_start copies everything.
+ * The arrays of pointers are scratch memory on the stack of L, which holds the strings, too: the
+ * request is good until the calling C function returns, parks or takes something off the stack,
+ * which is long enough, since spawn_start copies everything.
  */
 #ifndef WORKER_LUA_SPAWN_H
 #define WORKER_LUA_SPAWN_H
@@ -45,14 +45,15 @@ enum lua_spawn_option {
  * to lua_spawn_lay as ${names}, an index. */
 void lua_spawn_push_names(lua_State *L);
 
-/* lua_spawn_lay(L, index, names): push a value for every option, from the table at ${index}, or
- * nil; the index of the first.  Raises when there is something in it that is no option. */
+/* lua_spawn_lay(L, index, names): push a value for every option, from the table at ${index} or its
+ * metatable, or nil; the index of the first.  Raises when there is something in it that is no
+ * option. */
 int lua_spawn_lay(lua_State *L, int index, int names);
 
 /* lua_spawn_request(L, first, tag, request): fill ${request} from the options laid out from
  * ${first} on.  ${tag} is one more environment entry, or NULL.  Raises on what is missing or of a
- * wrong type, and on a NUL inside a string, which the kernel would take for its end.  Pushes a few
- * values. */
+ * wrong type, and on a NUL inside a string, which the kernel would take for its end.  Pushes values
+ * that have to stay. */
 void lua_spawn_request(lua_State *L, int first, const char *tag, struct spawn_request *request);
 
 /* One option; what is of a wrong type or out of range raises "field 'x': expected ..., got ...".

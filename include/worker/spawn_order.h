@@ -79,6 +79,7 @@ struct spawn_birth {
 	int null_fd, table_end; /* see worker/spawn_stage.h */
 	rlim_t files;
 	pid_t parent;
+	pid_t *born;	  /* where the kernel writes its pid before it runs, by clone3 */
 	uint64_t signals; /* those whose disposition is not the default: bit 0 is signal 1 */
 	bool placed;	  /* born in its cgroup: no need to write itself into it */
 	bool shared;	  /* born into our table of files, not into a copy */
@@ -109,5 +110,10 @@ struct spawn_thread;
 struct spawn_thread *spawn_thread_new(struct err *err);
 void spawn_thread_free(struct spawn_thread *thread);
 void spawn_thread_obey(struct spawn_thread *thread, struct spawn_order *order);
+
+/* spawn_thread_kill(thread, order): by the loop: nobody waits for this one any more.  Is its child
+ * on its way to its exec, it is killed: it may hang there, in a dead network file system or a
+ * frozen group, and with it all who come after. */
+void spawn_thread_kill(struct spawn_thread *thread, const struct spawn_order *order);
 
 #endif

@@ -224,7 +224,7 @@ end
 -- "limit".
 function process.run(options)
   local most = options.output_limit or 1 << 20
-  local copy = {}
+  local copy = setmetatable({}, getmetatable(options) ~= nil and { __index = options } or nil)
   for name, value in pairs(options) do copy[name] = value end
   copy.output_limit = most + 1
   local child <close> = process.spawn(copy)

@@ -103,16 +103,18 @@ local function write_plain(self, server, job, kind, value, sync)
   write(self, server, job, kind, plain(value, 0), sync)
 end
 
+local function journal_failed(why)
+  if err.is(why, "cancelled") then error(why, 0) end
+  log.error("journal.failed", "the journal could not be written: " .. tostring(why))
+end
+
 -- What has no JSON form is raised as plain text, what the disk says as an object.
 local function put(self, server, job, kind, value, sync)
   local ok, why = pcall(write, self, server, job, kind, value, sync)
   if not ok and not err.is(why) then -- seldom: nearly all of them are data and nothing else
     ok, why = pcall(write_plain, self, server, job, kind, value, sync)
   end
-  if not ok then
-    if err.is(why, "cancelled") then error(why, 0) end
-    log.error("journal.failed", "the journal could not be written: " .. tostring(why))
-  end
+  if not ok then journal_failed(why) end
 end
 
 -- What the report is made of, as the protocol says; without its word all there is.
@@ -156,7 +158,7 @@ end
 --- `record:forget(server, job)`: the server has the result, or never will.
 function methods:forget(server, job)
   local ok, why = pcall(self.journal.drop, self.journal, key_of(server, job), LAZY)
-  if not ok then log.error("journal.failed", "the journal could not be written: " .. tostring(why)) end
+  if not ok then journal_failed(why) end
 end
 
 --- `record:left(server)`: what an earlier life left for this server, in the order of the claims: a

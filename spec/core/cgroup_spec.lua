@@ -1,6 +1,7 @@
 -- A group per job: what it limits, what it measures, and that nothing gets out of it.  Each way of
 -- working is forced in turn, so that the poor hosts are tested on the rich one.
 local cgroup = require "worker.core.cgroup"
+local core = require "worker.core.process"
 local fs = require "worker.fs"
 local process = require "worker.process"
 local task = require "worker.task"
@@ -273,6 +274,51 @@ for _, mode in ipairs { "v2", "v1" } do
       group:kill()
       child:wait()
     end)
+
+    case("is not taken for empty by who asks while a child is on its way in #realtime", nil, function(place)
+      local group, pid = place:create(), nil
+      task.scope(function(scope)
+        scope:spawn(function()
+          local handle <close> = core.spawn { env = ENV, cgroup = group,
+            argv = { "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!" } }
+          pid = math.tointeger(select(2, handle:read(1)):match "%d+")
+          handle:wait()
+        end)
+        scope:spawn(function() group:populated() end)
+        scope:wait()
+      end)
+      group:close()
+      for _ = 1, 500 do
+        if not alive(pid) then break end
+        task.sleep(0.01)
+      end
+      assert.is_false(alive(pid))
+    end)
+
+    if mode == "v2" then
+      case("that is frozen keeps a child from being born, and nobody else once it is given up #realtime", nil, function(place)
+        local group <close> = place:create "frozen"
+        sh(("echo 1 > %s/cgroup.freeze"):format(group:path()))
+        local stuck = task.start(function() return spawn(group, "true") end)
+        task.sleep(0.1)
+        assert.is_false((task.within(0.3, run, nil, "true")))
+        stuck:cancel()
+        assert.is_true((task.within(10, run, nil, "true")))
+      end)
+
+      case("goes to no other job once there were groups below it", nil, function(place)
+        local function path_of(script)
+          local group <close> = place:create()
+          local _, out = run(group, script .. "; sed -n 's/^0:://p' /proc/self/cgroup")
+          return out
+        end
+        local first = path_of "true"
+        assert.equal(first, path_of "true")
+        path_of(("d=$(ls -d /sys/fs/cgroup/unified%s /sys/fs/cgroup%s 2>/dev/null); mkdir $d/x; rmdir $d/x"):format(
+          first:gsub("\n", ""), first:gsub("\n", "")))
+        assert.not_equal(first, path_of "true")
+      end)
+    end
 
     if mode == "v2" and next(can) and not can.memory then
       case("tells which limits nobody keeps", nil, function(place)

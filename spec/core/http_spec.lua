@@ -146,6 +146,26 @@ describe("a plan of worker.core.http", function()
     assert.equal("again", select(3, plan:exchange("x")))
   end)
 
+  it("cuts off what is under way when it is closed, and is then of no use", function()
+    local fake = server.http({}, { any = server.hang() })
+    local client <close> = core.open {}
+    local waiters = {}
+    do
+      local plan <close> = client:plan { url = fake.url }
+      for i = 1, 3 do waiters[i] = task.start(plan.exchange, plan) end
+      fake:wait(3)
+      waiters[2]:cancel()
+      waiters.plan = plan
+    end
+    assert.equal(0, sys.live()["http.transfer"] or 0)
+    for i = 1, 3 do
+      local ok, why = waiters[i]:join()
+      assert.is_false(ok)
+      assert.matches(i == 2 and "cancelled" or "this HTTP request was closed", tostring(why))
+    end
+    assert.has_error(function() waiters.plan:exchange() end)
+  end)
+
   it("fails as a transfer does, and names the request", function()
     local fake = server.http({}, { any = server.hang() })
     local client = core.open {}

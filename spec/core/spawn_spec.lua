@@ -1,4 +1,5 @@
 -- What a child is born with, and what is said when it cannot be born.
+local cgroup = require "worker.core.cgroup"
 local core = require "worker.core.process"
 local fs = require "worker.fs"
 local process = require "worker.process"
@@ -240,6 +241,47 @@ describe("a program that cannot be started", function()
     local ok, why = pcall(run, { argv = { "echo", "a\0b" } })
     assert.is_false(ok)
     assert.matches("argument 2 holds a NUL byte", why.message or why)
+  end)
+end)
+
+describe("what a child is asked for", function()
+  -- A value of an environment that does this when it is asked for its text.
+  local function trap(act)
+    return setmetatable({}, { __tostring = function()
+      act()
+      return "x"
+    end })
+  end
+
+  it("is as long as it is, whatever its metatable says", function()
+    local argv = setmetatable({ "/bin/echo", "one" }, { __len = function() return (1 << 61) - 1 end })
+    assert.equal("one\n", run({ argv = argv }).stdout)
+  end)
+
+  it("may change while it is read, which harms nobody", function()
+    local argv = { "/bin/echo", ("A"):rep(3000) }
+    local out = run { argv = argv, env = { V = trap(function()
+      argv[2] = ("B"):rep(3000)
+      collectgarbage()
+    end) } }
+    assert.equal(("B"):rep(3000) .. "\n", out.stdout)
+  end)
+
+  it("may lose its control group while it is read, and is not started then", function()
+    local place <close> = cgroup.open "auto"
+    if not place then return pending "there are no control groups here" end
+    local group = place:create("spec")
+    local ok, why = pcall(run, { argv = { "/bin/true" }, cgroup = group, env = { V = trap(function() group:close() end) } })
+    assert.is_false(ok)
+    assert.matches("expected a control group that is open, got worker.cgroup %(closed%)", tostring(why))
+  end)
+
+  it("may be inherited", function()
+    local options = setmetatable({ argv = { "/bin/sh", "-c", "pwd; echo $A" }, env = { A = "own" } },
+      { __index = { cwd = "/usr", env = { A = "other" } } })
+    assert.equal("/usr\nown\n", process.run(options).stdout)
+    local child <close> = process.spawn(options)
+    for _, text in child:output() do assert.equal("/usr\nown\n", text) end
   end)
 end)
 
