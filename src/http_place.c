@@ -37,7 +37,7 @@ static bool place_host(const char *text, size_t n, bool v6, char host[HTTP_HOST]
 	return !v6 || inet_pton(AF_INET6, host, &address) == 1;
 }
 
-bool http_place_read(const char *url, struct http_place *place)
+static bool place_read(const char *url, struct http_place *place)
 {
 	if (strncasecmp(url, PLACE_SCHEME, sizeof PLACE_SCHEME - 1) != 0)
 		return false;
@@ -58,7 +58,7 @@ bool http_place_read(const char *url, struct http_place *place)
 bool http_place_plain(const struct http_client *client, const char *url, struct http_place *place)
 {
 	const struct http_config *config = &client->config;
-	if (config->low_speed_bytes > 0 || !http_place_read(url, place))
+	if (config->low_speed_bytes > 0 || !place_read(url, place))
 		return false;
 	return config->unix_path != NULL || config->proxy_http == NULL ||
 	       dial_is_loopback(place->host);

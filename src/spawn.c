@@ -63,7 +63,6 @@ struct spawner {
 	struct aside *aside; /* the thread, from the first child on */
 	struct spawn_thread *thread;
 	struct list children;
-	size_t count;
 };
 
 /* --- the end of a child --- */
@@ -75,7 +74,6 @@ static void spawn_free(struct spawn *child)
 	for (size_t i = 0; i < SPAWN_PIPES; i++)
 		if (child->pipes[i] != -1)
 			close(child->pipes[i]);
-	child->spawner->count--;
 	spawn_order_free(child->order);
 	free(child);
 }
@@ -271,7 +269,6 @@ struct spawn *spawn_start(struct spawner *spawner, const struct spawn_request *r
 	child->arg = arg;
 	child->pidfd = -1;
 	memset(child->pipes, -1, sizeof child->pipes);
-	spawner->count++;
 	loop_outside(spawner->loop, 1);
 	list_append(&spawner->children, &child->link);
 	aside_start(spawner->aside, &child->job, spawn_obey, spawn_answered, child);
@@ -361,9 +358,4 @@ int spawn_signal(struct spawn *child, int signo, bool group, struct err *err)
 	if (kill(group ? -child->pid : child->pid, signo) == -1)
 		return err_errno(err, "signal %d to process %d", signo, (int)child->pid);
 	return 0;
-}
-
-size_t spawn_count(const struct spawner *spawner)
-{
-	return spawner->count;
 }

@@ -17,11 +17,9 @@ struct http_place {
 	size_t authority_size, target_size;
 };
 
-/* http_place_read(url, place): take a plain http:// URL apart.  False: it is another one, or has
- * something that libcurl understands better (a user's name, a zone, a strange host). */
-bool http_place_read(const char *url, struct http_place *place);
-
-/* http_place_plain(client, url, place): does a connection of our own lead there? */
+/* http_place_plain(client, url, place): take a URL apart to which a connection of our own leads.
+ * False: it is no plain http:// URL, has something that libcurl understands better (a user's name,
+ * a zone, a strange host), or the client asks for what only libcurl does. */
 bool http_place_plain(const struct http_client *client, const char *url, struct http_place *place);
 
 #endif

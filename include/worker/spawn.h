@@ -123,7 +123,4 @@ int spawn_signal(struct spawn *child, int signo, bool group, struct err *err);
  * reaped later by the loop. */
 void spawn_release(struct spawn *child);
 
-/* spawn_count(spawner): children not reaped yet. */
-size_t spawn_count(const struct spawner *spawner);
-
 #endif
