@@ -376,12 +376,14 @@ static size_t clear_pass(int dir, int top, unsigned *serial)
 	return done;
 }
 
-static void remove_directory(char *path)
+/* Of a file only the first step succeeds. */
+static void remove_noted(char *path)
 {
 	char *name;
 	unsigned serial = 0;
 	int parent = open_parent(path, &name);
-	int top = parent == -1 ? -1 : enter(parent, name);
+	bool gone = parent == -1 || unlinkat(parent, name, 0) == 0;
+	int top = gone ? -1 : enter(parent, name);
 	if (top != -1) {
 		while (clear_pass(top, top, &serial) > 0)
 			;
@@ -400,6 +402,6 @@ void keeper_child_run(int sock)
 	end_all(&notes);
 	const char *note = NULL;
 	while ((note = next_note(&notes, note, KEEPER_DIR)) != NULL)
-		remove_directory((char *)(uintptr_t)note + 1);
+		remove_noted((char *)(uintptr_t)note + 1);
 	_exit(0);
 }

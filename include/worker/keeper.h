@@ -3,7 +3,7 @@
  * A small process holds the other end of a socket.  As long as the worker lives it only takes
  * notes; when the socket ends, the worker is dead, and the keeper kills what was noted: control
  * groups (killed and removed), sessions and tags where there are no groups; then it removes noted
- * directories, and exits.
+ * directories and files, and exits.
  *
  * A child that is between clone and exec when the worker dies is no gap: it was born in its v2
  * group, or finds its v1 group removed and does not go on, or gets its parent-death signal.
@@ -37,7 +37,7 @@ enum keeper_kind {
 	KEEPER_GROUP = 'g',   /* path of a control group: kill and remove it and all below it */
 	KEEPER_TAG = 't',     /* beginning of an environment entry: kill whoever carries it */
 	KEEPER_SESSION = 's', /* "PID START" of a session's leader: kill everyone in it */
-	KEEPER_DIR = 'd',     /* absolute path of a directory: remove it with all in it */
+	KEEPER_DIR = 'd',     /* absolute path of a directory or file: remove it with all in it */
 };
 
 /* keeper_note(keeper, kind, text, err): 0, or -1 when out of memory or no keeper can be started.

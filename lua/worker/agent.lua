@@ -143,6 +143,16 @@ local function claim(server)
   return job
 end
 
+-- Whether a job is new here.  A server may hand out the next try of a job before it has answered the report
+-- of the last one, for which that waits then.
+local function is_new(server, job)
+  if not server.jobs[job.id] then return true end
+  local before = server.contexts[job.id]
+  if not (server.plugin.hands_out_retries and before and before.told) then return false end
+  while server.jobs[job.id] do server.changed:wait() end
+  return true
+end
+
 -- What a claim brought: checked, written down, and started.  Returns whether the place is taken.
 local function accept(server, scope, job)
   local wrong = jobs.check(job)
@@ -154,7 +164,7 @@ local function accept(server, scope, job)
     end
     return false
   end
-  if server.jobs[job.id] then
+  if not is_new(server, job) then
     log.warn("job.duplicate", ("job %s was handed out again while it runs; it runs once"):format(job.id),
       { server = server.name, job = job.id })
     return false

@@ -171,7 +171,7 @@ function kept:close()
 end
 
 --- `cgroup.keep(kind, what)`: should the worker be killed, the keeper ends this too: "dir" with an
--- absolute path is removed, "session" with the pid of its leader is killed.  Close the result when
+-- absolute path, of a directory or a file, is removed, "session" with the pid of its leader is killed.  Close the result when
 -- it is over.
 function cgroup.keep(kind, what)
   cgroup.open()

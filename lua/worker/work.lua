@@ -123,11 +123,18 @@ local function verdict(server, job, ctx)
   return failed
 end
 
--- What the server wants to have of what the job made; a plugin may change the result by it.
+-- What the server wants to have of what the job made; a plugin may change the result by it, and a cancel
+-- that comes now breaks it off.
 local function collect(server, job, ctx, result)
   if result.state == "lost" then return result end
-  local ok, changed = task.try(server.plugin.collect, server.self, job, ctx, result)
+  ctx.body = task.self()
+  local ok, changed = pcall(server.plugin.collect, server.self, job, ctx, result)
+  ctx.body = nil
   if ok then return changed and jobs.check_result(changed) or result end
+  if err.is(changed, "cancelled") then
+    task.forgive()
+    return { state = ctx.cancel_reason == "lost" and "lost" or "cancelled", reason = "cancelled while its results were collected" }
+  end
   link.report_bug(server, "collect", changed)
   return our_fault(ctx, "collect: " .. tostring(changed))
 end
@@ -199,7 +206,10 @@ function work.finish(server, job, result)
     error(why, 0)
   end
   link.report_bug(server, "finish", why)
-  if err.kind(why) == "bug" then return leave_untold(server, job, result, ": " .. tostring(why)) end
+  -- with a plugin that is mended, or credentials that are right, it can be told
+  if err.kind(why) == "bug" or retry.classify(why) == "denied" then
+    return leave_untold(server, job, result, ": " .. tostring(why))
+  end
   log.error("job.unreported", ("job %s: its result (%s) could not be reported: %s"):format(
     job.id, result.state, tostring(why)), { server = server.name, job = job.id, state = result.state })
   return retry.classify(why) ~= "retry"

@@ -13,6 +13,8 @@ backoff.config = {
   most = { "duration", default = "1m", doc = "Longest wait while claims fail." },
 }
 
+local ASKED_MOST = 600 -- seconds: a server may have the wrong date, and asking does it no harm
+
 -- The next wait of a row of empty or failed claims, with full jitter above half.
 local function longer(row, first, most)
   local delay = math.min(most, first * 2 ^ (row - 1))
@@ -24,7 +26,7 @@ function backoff.claim(conf, next)
   local function note(what, first, most, asked)
     row = what == kind and row + 1 or 1
     kind = what
-    wait = math.max(longer(row, first, most), asked or 0)
+    wait = math.max(longer(row, first, most), math.min(asked or 0, ASKED_MOST))
   end
   return function(ctx)
     if wait > 0 and not ctx.pause(wait) then return nil end

@@ -46,7 +46,7 @@ local function victim(mode, test)
   local dir = os.tmpname()
   os.remove(dir)
   local out = dir .. ".out"
-  sh(("mkdir -p %s/a/b && echo x > %s/a/b/c && chmod 0 %s/a"):format(dir, dir, dir))
+  sh(("mkdir -p %s/a/b && echo x > %s/a/b/c && chmod 0 %s/a; touch %s.file"):format(dir, dir, dir, dir))
   -- A group of its own, or the tree of this spec would take what the keeper has to.
   local worker = process.spawn {
     argv = { "sh", "-c", ('exec %s spec spec/support/victim.lua > %s 2>&1'):format(WORKER, out) },
@@ -71,7 +71,7 @@ local function victim(mode, test)
   worker:kill("KILL")
   local tidy = within(10, function() return not group or not exists(group) end)
   worker:close()
-  sh(("chmod -R u+rwx %s 2>/dev/null; rm -rf %s %s"):format(dir, dir, out))
+  sh(("chmod -R u+rwx %s 2>/dev/null; rm -rf %s %s %s.file"):format(dir, dir, out, dir))
   if not ok then error(why, 0) end
   assert.is_true(tidy)
 end
@@ -108,6 +108,7 @@ describe("the keeper", function()
           assert.is_true(all_dead(it.jobs))
           assert.is_true(within(10, function() return not alive(it.keeper) end))
           assert.is_false(exists(it.dir))
+          assert.is_false(exists(it.dir .. ".file"))
           if it.group then assert.is_false(exists(it.group)) end
         end)
       end)

@@ -37,6 +37,12 @@ describe("the policy backoff", function()
     is_between(2, list[6], 4)
   end)
 
+  it("waits as long as the server asks, but not for ever", function()
+    local list = waits({}, { 30, 1e12, false })
+    assert.equal(30, list[2])
+    assert.equal(600, list[3])
+  end)
+
   it("begins anew when the kind of trouble changes, and forgets it after a job", function()
     local list = waits({ idle = 1, first = 10 }, { "fail", "fail", false, { id = "a" }, false, false })
     is_between(5, list[2], 10)

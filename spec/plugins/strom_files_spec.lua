@@ -3,6 +3,7 @@ local fs = require "worker.fs"
 local process = require "worker.process"
 local server = require "spec.support.server"
 local strom = require "spec.support.strom"
+local task = require "worker.task"
 
 -- A fake whose workspace "default" holds these files; put() makes another revision.
 local function with_workspace(files, options)
@@ -213,6 +214,29 @@ describe("strom, artifacts #realtime:", function()
     assert.matches("^artifact upload failed: ", step.error)
     assert.equal(1, #strom.asked(fake, strom.NO_ARTIFACTS))
     assert.same({}, step.artifacts)
+  end)
+
+  it("none are taken from where a link that the step left leads to", function()
+    local fake = strom.fake()
+    strom.worker(fake)
+    local step = strom.wait_job(fake:add "rm -r $ARTIFACTS_DIR; ln -s /etc $ARTIFACTS_DIR")
+    assert.same({ "failed", 1 }, { step.status, step.exit_code })
+    assert.matches("is not the directory that the step was given", step.error)
+    assert.equal(0, #strom.asked(fake, strom.ARTIFACTS))
+  end)
+
+  it("are sent when the server is back that was away", function()
+    local fake = strom.fake()
+    strom.worker(fake)
+    local job = fake:add "echo a > $ARTIFACTS_DIR/a; sleep 0.5"
+    strom.wait_for(function() return #strom.asked(fake, strom.START) == 1 end)
+    task.sleep(0.1)
+    fake:stop()
+    task.sleep(3)
+    fake:start()
+    local step = strom.wait_job(job)
+    assert.equal("completed", step.status)
+    assert.equal("a\n", step.artifacts.a.body)
   end)
 
   it("a failure that passes is tried again", function()

@@ -111,6 +111,16 @@ describe("strom, execution #realtime:", function()
     end
   end)
 
+  it("many such steps do, however soon they come back", function()
+    local fake, jobs = strom.fake(), {}
+    for i = 1, 40 do jobs[i] = fake:add { script = "exit 1", retries = 2 } end
+    strom.worker(fake, { max_concurrent = 4 })
+    for _, job in ipairs(jobs) do
+      local step = strom.wait_job(job)
+      assert.same({ "failed", 3 }, { step.status, step.runs })
+    end
+  end)
+
   it("a step with retries runs anew each time under the same name", function()
     local step = run_one { script = "exit 1", retries = 2 }
     assert.same({ "failed", 3, 2, 2 }, { step.status, step.runs, step.retry_attempt, #step.retry_history })

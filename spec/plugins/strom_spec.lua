@@ -1,5 +1,6 @@
 -- The protocol strom: registering, claiming, and a server that fails.
 local json = require "worker.json"
+local log = require "worker.log"
 local plugin = require "spec.support.plugin"
 local schema = require "worker.schema"
 local server = require "spec.support.server"
@@ -209,6 +210,68 @@ describe("strom, claims:", function()
     assert.equal(2, #strom.asked(fake, strom.REGISTER))
   end)
 
+  it("the steps of an earlier registration are still heard of", function()
+    local fake = strom.fake { jobs = { "long" } }
+    quick(fake, { max_concurrent = 2 }, function()
+      task.sleep(600)
+      return ok()
+    end)
+    strom.wait_for(function() return #strom.asked(fake, strom.START) == 1 end)
+    local first = next(fake.store.workers)
+    fake.store.workers = {}
+    fake:add "next"
+    strom.wait_for(function() return #strom.asked(fake, strom.REGISTER) == 2 end)
+    local from, heard = #strom.asked(fake, strom.HEARTBEAT), {}
+    task.sleep(120)
+    for i, asked in ipairs(strom.asked(fake, strom.HEARTBEAT)) do
+      if i > from then heard[json.decode(asked.body).worker_id] = true end
+    end
+    assert.is_true(heard[first])
+    assert.is_true(heard[next(fake.store.workers)])
+  end)
+
+  it("a page that somebody answers with 200 is no success", function()
+    local fake = strom.fake { jobs = { "x" } }
+    for _, route in ipairs { strom.START, strom.LOGS, strom.COMPLETE, strom.HEARTBEAT } do
+      fake:bend(route, strom.instead(server.text(200, "<html>hello</html>", { ["content-type"] = "text/html" })))
+    end
+    quick(fake, nil, function(_, ctx)
+      ctx.log("stdout", "hi\n")
+      return ok()
+    end)
+    local step, job = strom.wait_job(fake.store.list[1])
+    assert.same({ "completed", 1 }, { step.status, step.completes })
+    assert.same({ "hi" }, strom.lines(job, "stdout"))
+    assert.equal(2, #strom.asked(fake, strom.COMPLETE))
+  end)
+
+  it("a question about cancelling that is not answered once is asked again", function()
+    local fake = strom.fake { jobs = { "x" } }
+    fake:bend(strom.CANCELLED, strom.instead(server.status(404)))
+    quick(fake, nil, function() task.sleep(600) end)
+    strom.wait_for(function() return #strom.asked(fake, strom.CANCELLED) == 2 end)
+    fake.store:cancel(fake.store.list[1].id)
+    strom.wait_job(fake.store.list[1])
+    assert.equal(1, #strom.asked(fake, strom.COMPLETE))
+  end)
+
+  it("a claim's answer is never quoted, as there are secrets in it", function()
+    local fake, told, kept = strom.fake { jobs = { "x" } }, {}, {}
+    local secret = '{"job_id": "x", "action_spec": {"env": {"TOKEN": "hunter2'
+    fake:bend(strom.CLAIM, strom.instead(server.text(200, secret)), strom.instead(server.text(201, secret)),
+      strom.instead(server.text(503, secret)))
+    for _, level in ipairs { "debug", "info", "warn", "error" } do
+      kept[level] = log[level]
+      log[level] = function(...) told[#told + 1] = json.encode { ... } end -- luacheck: ignore
+    end
+    quick(fake)
+    local ended = pcall(strom.wait_job, fake.store.list[1])
+    for level, original in pairs(kept) do log[level] = original end -- luacheck: ignore
+    assert.is_true(ended)
+    assert.matches("claim", table.concat(told))
+    assert.is_nil(table.concat(told):find("hunter2", 1, true))
+  end)
+
   it("answers that are no claim are backed off from: HTML, cut off, wrong types, nothing", function()
     local fake = strom.fake { jobs = { "x" } }
     fake:bend(strom.CLAIM, strom.instead(server.text(200, "<html>hello</html>")), strom.instead(server.truncated(5)),
@@ -224,6 +287,10 @@ describe("strom, claims:", function()
   it("a claim that can be reported but not run fails its step", function()
     for why, extra in pairs {
       ["without an action_spec"] = { action_spec = json.null },
+      ["a field of the wrong type: workspace"] = { workspace = 5 },
+      ["a field of the wrong type: revision"] = { revision = 5 },
+      ["a field of the wrong type: timeout_secs"] = { timeout_secs = "5" },
+      ["a field of the wrong type: args"] = { action_spec = { type = "script", script = "x", args = { 1 } } },
       ["must contain script or source"] = { action_spec = { type = "script", env = {} } },
       ["Unknown action type / runner combination: teapot/local"] = { action_type = "teapot" },
       ["Unknown action type / runner combination: script/docker"] = { runner = "docker" },
@@ -264,6 +331,19 @@ describe("strom, a server that fails:", function()
     local step = strom.wait_job(fake.store.list[1])
     assert.same({ "failed", -1, false }, { step.status, step.exit_code, ran })
     assert.matches("^start: ", step.error)
+  end)
+
+  it("a step that comes back before its last report is answered runs once that is over", function()
+    local fake = strom.fake()
+    fake:bend_all(strom.COMPLETE, function(_, reply, go)
+      local status, headers, body = go()
+      task.sleep(3)
+      return reply:send(status, headers, body)
+    end)
+    local job = fake:add { script = "x", retries = 2 }
+    quick(fake, { max_concurrent = 4 }, function() return { state = "failed", exit_code = 1 } end)
+    local step = strom.wait_job(job)
+    assert.same({ "failed", 3 }, { step.status, step.runs })
   end)
 
   it("a result whose first report fails is reported again, once it is taken never", function()

@@ -22,6 +22,7 @@ describe("the victim", function()
     local _ <close> = cgroup.keep("session", child.pid)
     local dir = sys.env("VICTIM_DIR")
     local _ <close> = cgroup.keep("dir", dir)
+    local _ <close> = cgroup.keep("dir", dir .. ".file")
     local text = ""
     for _, piece in child:output() do
       text = text .. piece

@@ -244,17 +244,18 @@ describe("worker.agent", function()
     assert.same({ 'fake: beat: it returned "cancelled"; it returns "keep", "cancel" or "lost"' }, told)
   end)
 
-  it("keeps a result that its plugin fails to report, and says so at the end", function()
+  it("keeps a result that its plugin fails to report, or has no right to, and says so at the end", function()
     local dropped = {}
     local kept = setmetatable({ keeps = true, forget = function(_, _, job) dropped[#dropped + 1] = job.id end },
       { __index = record.none() })
-    local plugin = protocol({ { id = "a" }, { id = "b" } }, { finish = function(_, job)
+    local plugin = protocol({ { id = "a" }, { id = "b" }, { id = "c" } }, { finish = function(_, job)
       if job.id == "a" then error "a bug" end
+      if job.id == "c" then err.raise("http", "answered 401", { status = 401 }) end
     end })
     local server, run = serve(plugin, { record = kept })
     run(server)
     assert.same({ "b" }, dropped)
-    assert.equal(1, server.untold)
+    assert.equal(2, server.untold)
   end)
 
   it("keeps a job whose lease cannot be asked for a while", function()

@@ -69,6 +69,12 @@ describe("the life of a job", function()
     assert.same({ "run", "finish success" }, serve { collect = function() end })
   end)
 
+  it("breaks off what is collected when the job is cancelled, and reports that", function()
+    assert.same({ "run", "finish cancelled cancelled while its results were collected" }, serve {
+      collect = function() task.sleep(1e6) end, beat = function() return "cancel" end,
+    })
+  end)
+
   it("closes what the job owns once it is reported, the last one first, whatever happened", function()
     local function owning(name)
       return { close = function()

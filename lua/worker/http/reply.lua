@@ -105,8 +105,10 @@ end
 
 -- Bodies -----------------------------------------------------------------------------------------
 
--- One line of what the server said, without the credentials that it may have echoed.
+-- One line of what the server said, without the credentials that it may have echoed; nothing of what is
+-- private.
 local function shown_body(reply)
+  if rawget(reply, "request").private then return "" end
   local text = (rawget(reply, "body") or ""):sub(1, SAMPLE)
   local bearer = rawget(reply, "request").client.bearer
   local at = bearer and #bearer >= 6 and text:find(bearer, 1, true)
@@ -126,9 +128,10 @@ local function decode_json(reply)
   if body == "" and (reply.status == 204 or reply.request.method == "HEAD") then return nil end
   local ok, value = pcall(json.decode, body, WHOLE)
   if ok then return value end
-  errors.raise("wire", ("%s: answered %d with a body that is not JSON (%s): %s"):format(
-    reply.request.label, reply.status, tostring(value), shown_body(reply)),
-    { sample = body:sub(1, SAMPLE), status = reply.status, sent = true })
+  local private = reply.request.private
+  local words = private and "" or (" (%s): %s"):format(tostring(value), shown_body(reply))
+  errors.raise("wire", ("%s: answered %d with a body that is not JSON%s"):format(reply.request.label, reply.status, words),
+    { sample = not private and body:sub(1, SAMPLE) or nil, status = reply.status, sent = true })
 end
 
 local meta = { __name = "http.reply" }
@@ -294,8 +297,8 @@ function methods:raise()
   if location then message = message .. " (a redirect that is not followed)" end
   if said ~= "" then message = message .. ": " .. said end
   errors.raise("http", message, {
-    status = self.status, retry_after = self:retry_after(), body = (self.body or ""):sub(1, SAMPLE),
-    reply = self, sent = true,
+    status = self.status, retry_after = self:retry_after(),
+    body = self.request.private and "" or (self.body or ""):sub(1, SAMPLE), reply = self, sent = true,
   })
 end
 

@@ -16,7 +16,7 @@ methods.__index = methods
 
 local OPTIONS = {}
 for name in ([[method path query headers timeout length expect redirects max_body max_head to_file each
-  stream]]):gmatch("%S+") do
+  stream private]]):gmatch("%S+") do
   OPTIONS[name] = true
 end
 
@@ -266,7 +266,7 @@ local function change(self, client, options)
     self.fed, self.length, self.pieces = true, options.length, options.body
   end
   self.patient = stream or self.fed or self.file ~= nil
-  self.expect, self.redirects = expected_set(options.expect), options.redirects
+  self.expect, self.redirects, self.private = expected_set(options.expect), options.redirects, options.private
   self.timeout, self.max_head = timeout_of(options.timeout), options.max_head
   self.max_body = options.max_body or stream and 0 or nil
   if options.headers then

@@ -1,9 +1,11 @@
 -- What a step needs on the disk and what it leaves there: its workspace (kept by revision and shared
 -- by all steps that run in it), the state of its task and workspace, its artifacts.
 local archive = require "worker.archive"
+local cgroup = require "worker.cgroup"
 local fs = require "worker.fs"
 local http = require "worker.http"
 local json = require "worker.json"
+local report = require "strom.report"
 local retry = require "worker.retry"
 local task = require "worker.task"
 local error = require "worker.error"
@@ -57,7 +59,8 @@ end
 
 local function download(self, job, path, options)
   options.to_file, options.timeout, options.max_body = path, DOWNLOAD, self.conf.workspace_bytes
-  return self.api:get(http.url("/worker/workspace", job.workspace .. ".tar.gz"), options)
+  local address = http.url("/worker/workspace", job.workspace .. ".tar.gz")
+  return report.insist(function() return self.api:get(address, options) end)
 end
 
 -- Servers that pin nothing say which revision is current; it is only sent when we do not have it.
@@ -108,8 +111,10 @@ end
 
 local function bring_state(self, job, state, dir, scratch)
   local path = fs.join(scratch, "state.tar.gz")
-  local reply = self.api:get(state_path(job, state), { to_file = path, timeout = DOWNLOAD, max_body = STATE_MOST,
-    expect = { 200, 204 } })
+  local reply = report.insist(function()
+    return self.api:get(state_path(job, state), { to_file = path, timeout = DOWNLOAD, max_body = STATE_MOST,
+      expect = { 200, 204 } })
+  end)
   if reply.status == 200 then archive.unpack(path, dir, { bytes = 16 * STATE_MOST }) end
   fs.remove(path)
 end
@@ -118,6 +123,10 @@ local function bring_states(self, job, ctx, place)
   for _, state in ipairs(STATES) do
     if job[state.key] and job.workspace and (job.task or not state.with_task) then
       local ok, why = task.try(bring_state, self, job, state, place.env[state.dir], place.scratch)
+      -- without the state that there is a step would begin anew, and put that in its place
+      if not ok and retry.classify(why) == "retry" then
+        error.raise("file", ("Failed to download the %s: %s"):format(state.route, tostring(why)))
+      end
       if not ok then ctx.note(("the %s could not be fetched: %s"):format(state.route, tostring(why))) end
     end
   end
@@ -129,6 +138,7 @@ function methods:bring(job, ctx)
   fs.mkdir(fs.join(self.conf.workspace_dir, "steps"), { parents = true, mode = PRIVATE })
   local scratch = fs.temp_dir(fs.join(self.conf.workspace_dir, "steps", "step-"))
   ctx.own { close = function() fs.remove_tree(scratch) end }
+  ctx.own(cgroup.keep("dir", fs.realpath(scratch)))
   local place = { scratch = scratch, env = {}, cwd = bring_workspace(self, job, ctx, scratch) }
   for _, name in ipairs { "STATE_DIR", "STATE_OUT_DIR", "GLOBAL_STATE_DIR", "GLOBAL_STATE_OUT_DIR", "ARTIFACTS_DIR" } do
     local dir = fs.join(scratch, (name:lower():gsub("_dir$", "")))
@@ -160,7 +170,14 @@ local function add_lines(dir, lines)
   fs.write(path, json.encode(merged))
 end
 
+-- The step may have put a link in its place, to files that are not its own.
+local function check_place(dir)
+  local stat = fs.lstat(dir)
+  if not stat or stat.type ~= "dir" then error.raise("file", dir .. " is not the directory that the step was given") end
+end
+
 local function send_state(self, job, state, dir, scratch)
+  check_place(dir)
   add_lines(dir, job.watch.states[state.key])
   local list = archive.files(dir)
   if #list == 0 then return end
@@ -168,8 +185,10 @@ local function send_state(self, job, state, dir, scratch)
   for _, file in ipairs(list) do has_json = has_json or fs.base(file.name) == "state.json" end
   local path = fs.join(scratch, "out.tar.gz")
   archive.pack(path, dir, { bytes = STATE_MOST })
-  self.api:post(state_path(job, state, job.job), { query = { has_json = tostring(has_json) }, file = path,
-    headers = { ["Content-Type"] = "application/gzip" }, timeout = DOWNLOAD })
+  report.insist(function()
+    self.api:post(state_path(job, state, job.job), { query = { has_json = tostring(has_json) }, file = path,
+      headers = { ["Content-Type"] = "application/gzip" }, timeout = DOWNLOAD })
+  end)
 end
 
 --- `files:send_states(job, ctx)`: what the step wrote for the next run, however it ended.
@@ -200,11 +219,12 @@ local function send_artifact(self, path, root, file)
 end
 
 local function send_all(self, root, base)
+  check_place(root)
   for _, file in ipairs(archive.files(root)) do
     local segments = {}
     for part in file.name:gmatch("[^/]+") do segments[#segments + 1] = part end
     local path = http.url(base, table.unpack(segments))
-    retry.call(function() send_artifact(self, path, root, file) end, { tries = 3, first = 0.25 })
+    report.insist(function() send_artifact(self, path, root, file) end)
   end
 end
 

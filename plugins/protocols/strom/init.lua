@@ -12,6 +12,7 @@ local log = require "worker.log"
 local output = require "strom.output"
 local report = require "strom.report"
 local step = require "strom.step"
+local task = require "worker.task"
 
 local strom = { kind = "protocol", name = "strom", api = 1 }
 
@@ -23,6 +24,7 @@ strom.check = require "strom.config".check
 strom.suggests = require "strom.config".suggests
 strom.own_file = { env = "STROEM_CONFIG", name = "worker-config.yaml" }
 strom.slots_field = "max_concurrent"
+strom.hands_out_retries = true
 
 strom.output = 64 * 1024 -- of stderr, for the error of a step that fails
 strom.batch = { lines = true, seconds = 0.5 }
@@ -89,11 +91,20 @@ function strom.open(conf, about)
   }
 end
 
+-- Whoever answers 200 with a page is not this server.
+local function taken(reply)
+  if type(reply.json) ~= "table" then error.wire("the server's answer is no JSON object") end
+end
+
+local function heartbeat(self, id)
+  taken(self.api:post("/worker/heartbeat", { json = { worker_id = id } }))
+end
+
 -- An unknown worker's claims fail with 500 as soon as there is work for it, and nothing else tells:
 -- its heartbeats are taken all the same.
 local function claim_failed(self, reply)
   self.refusals = self.refusals + 1
-  if self.refusals < REFUSALS or self.unwell then
+  if self.refusals < REFUSALS or self.unwell or not task.try(heartbeat, self, self.worker_id) then
     error.raise("http", "the server failed to hand out a step (500)", { status = reply.status })
   end
   error.gone("claims keep failing while heartbeats are taken; registering anew")
@@ -101,19 +112,22 @@ end
 
 -- A claim's answer carries secrets: no message may quote it.
 function strom.claim(self)
-  local reply = self.api:post("/worker/jobs/claim", { json = self.offer, expect = { 200, 422, 500 } })
+  local reply = self.api:post("/worker/jobs/claim", { json = self.offer, expect = { 200, 422, 500 }, private = true })
   if reply.status == 500 then claim_failed(self, reply) end
   self.refusals = 0
   if reply.status == 422 then -- the step is failed already, on the server's side
     log.warn("strom.unrendered", "the server could not fill in a step's templates and has failed the step")
     return nil
   end
-  local claim = json.decode(reply.body, { null = json.null })
+  local known, claim = reply.json, json.decode(reply.body, { null = json.null })
   if type(claim) ~= "table" or json.is_array(claim) or claim.job_id == nil then
     error.wire("the answer to a claim is not what a Strøm server says")
   end
   self.old = claim.workspace == nil -- the first version has no such field
-  return claim.job_id ~= json.null and step.read(reply.json, self.conf, self.rooms) or nil
+  if claim.job_id == json.null then return nil end
+  local job = step.read(known, self.conf, self.rooms)
+  job.worker = self.worker_id
+  return job
 end
 
 local function at(job, ...) return http.url("/worker/jobs", job.job, ...) end
@@ -126,20 +140,24 @@ function strom.fetch(self, job, ctx)
 end
 
 function strom.start(self, job)
-  local path, body = at(job, "steps", job.step, "start"), { json = { worker_id = self.worker_id } }
-  report.insist(function() self.api:post(path, body) end)
+  local path, body = at(job, "steps", job.step, "start"), { json = { worker_id = job.worker } }
+  report.insist(function() taken(self.api:post(path, body)) end)
 end
 
-function strom.pulse(self)
+-- The server fails the steps of a worker that it does not hear of: so those of an earlier registration
+-- have their own.
+function strom.pulse(self, jobs)
   self.unwell = true
-  self.api:post("/worker/heartbeat", { json = { worker_id = self.worker_id } })
+  local ids = { [self.worker_id] = true }
+  for _, job in ipairs(jobs) do ids[job.worker or self.worker_id] = true end
+  for id in pairs(ids) do heartbeat(self, id) end
   self.unwell = false
 end
 
 function strom.beat(self, job)
   if self.never_cancels then return "keep" end
   local reply = self.api:get(at(job, "cancelled"), { expect = { 200, 404 } })
-  self.never_cancels = reply.status == 404 -- older than cancelling
+  self.never_cancels = self.old and reply.status == 404 -- older than cancelling
   return reply.status == 200 and must(reply, "cancelled", "boolean") and "cancel" or "keep"
 end
 
@@ -147,7 +165,7 @@ end
 function strom.log(self, job, chunk)
   chunk.bodies = chunk.bodies or report.logs(job, chunk, self.old)
   while chunk.bodies[1] do
-    self.api:post(at(job, "logs"), { body = chunk.bodies[1], headers = JSON })
+    taken(self.api:post(at(job, "logs"), { body = chunk.bodies[1], headers = JSON }))
     table.remove(chunk.bodies, 1)
   end
 end
@@ -166,11 +184,11 @@ function strom.finish(self, job, result)
   local least = report.must_be_small(self, job)
   local body = least and report.least(result, least) or report.complete(result)
   local reply = self.api:post(path, { body = body, headers = JSON, expect = { 200, 400, 413, 422, 500 } })
-  if reply.status == 200 then return end
+  if reply.status == 200 then return taken(reply) end
   if reply.status == 500 then report.refused(self, job, reply) end
   log.warn("strom.result_refused", ("job %s: the server refuses its result (%d): reporting less of it"):format(
     job.id, reply.status), { job = job.id })
-  self.api:post(path, { body = report.least(result, reply.status), headers = JSON })
+  taken(self.api:post(path, { body = report.least(result, reply.status), headers = JSON }))
 end
 
 function strom.close(self) self.api:close() end

@@ -13,7 +13,7 @@ local LINES_MOST = 8000
 local ERROR_MOST = 128 * 1024
 local VALUE_MOST = 1900 * 1024
 local SMALLER_AFTER, GIVE_UP_AFTER = 4, 12 -- refusals (500) while the server is well
-local START_TRIES = 5
+local TRIES, AWAY = 5, 300 -- seconds: a server that is restarted is back by then
 
 -- Logs -------------------------------------------------------------------------------------------------------
 
@@ -48,9 +48,15 @@ end
 
 -- Results ----------------------------------------------------------------------------------------------------
 
---- `report.insist(fn)`: what may be said twice is said again when the network or the server fails.
+local function judge_absence(why)
+  return error.is(why, "transport") and retry.classify(why) or "stop"
+end
+
+--- `report.insist(fn)`: what may be said twice is said again, for minutes while nobody answers, a few times
+-- when what is answered may pass.
 function report.insist(fn)
-  return retry.call(fn, { tries = START_TRIES, first = 0.5, most = 10 })
+  return retry.call(function() return retry.call(fn, { tries = TRIES, first = 0.25 }) end,
+    { for_ = AWAY, first = 0.5, most = 10, classify = judge_absence })
 end
 
 -- The server's database holds no NUL.

@@ -6,6 +6,7 @@
 --
 -- A room has cwd, env (the directories by the names that Strøm gives them), write(code, extension) and
 -- source(name), which give a file's name there; a box has mounts, too.
+local cgroup = require "worker.cgroup"
 local error = require "worker.error"
 local fs = require "worker.fs"
 local text = require "worker.text"
@@ -48,6 +49,7 @@ function room.here(job, ctx)
     source = function(name) return fs.join(cwd, find_source(job, name)) end,
     write = function(code, extension)
       local path = fs.join(cwd, ("_stroem_script_%s.%s"):format(text.random_id(), extension))
+      ctx.own(cgroup.keep("dir", path)) -- there may be secrets in it, and others come here
       fs.write(path, code, { mode = PRIVATE })
       ctx.own { close = function() fs.remove(path) end }
       return path

@@ -55,9 +55,20 @@ local function room_of(claim, rooms)
   return rooms.here and "here" or "box"
 end
 
+-- What is there but of another type than it should be: something else would run, or without a limit.
+local function mistyped(claim)
+  local seconds = claim.timeout_secs
+  if claim.workspace ~= nil and not word(claim.workspace) then return "workspace" end
+  if claim.revision ~= nil and type(claim.revision) ~= "string" then return "revision" end
+  if seconds ~= nil and not (math.type(seconds) == "integer" and seconds >= 0) then return "timeout_secs" end
+  local args = type(claim.action_spec) == "table" and claim.action_spec.args
+  if args and (type(args) ~= "table" or #given.words(args) ~= #args) then return "args" end
+end
+
 -- What keeps it from running, for the person who reads the step's error.
 local function problem_of(claim, where)
-  local spec = claim.action_spec
+  local spec, wrong = claim.action_spec, mistyped(claim)
+  if wrong then return ("the step came with a field of the wrong type: %s"):format(wrong) end
   if not where then
     return ("Unknown action type / runner combination: %s/%s"):format(tostring(claim.action_type), tostring(claim.runner))
   end
@@ -80,7 +91,7 @@ function step.read(claim, conf, rooms)
   if not is_uuid(claim.job_id) or not word(claim.step_name) then
     error.wire("the server handed out a step without a usable job_id and step_name")
   end
-  local seconds = math.type(claim.timeout_secs) == "integer" and claim.timeout_secs >= 0 and claim.timeout_secs
+  local seconds = math.type(claim.timeout_secs) == "integer" and claim.timeout_secs
   local where = room_of(claim, rooms)
   return {
     id = id_of(claim), job = claim.job_id, step = claim.step_name, task = word(claim.task_name),
