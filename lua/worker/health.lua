@@ -2,6 +2,7 @@
 --
 -- Served by the worker's own loop, so an answer proves that the loop turns.  Nothing here changes
 -- anything, and a slow or silent client costs one of a bounded number of connections and no job.
+local json = require "worker.json"
 local link = require "worker.link"
 local page = require "worker.statuspage"
 local serve = require "worker.serve"
@@ -48,7 +49,7 @@ end
 local function as_known(self, summary)
   for _, server in ipairs(self.runner.servers) do
     if server.plugin.health then
-      summary.executors, summary.done = server.executors:usable(), server.done
+      summary.executors, summary.done = json.array(server.executors:usable()), server.done
       local ok, body = task.try(server.plugin.health, server.conf, summary)
       if ok and type(body) == "table" then return body end
       link.report_bug(server, "health", body)

@@ -2,6 +2,7 @@
 --
 -- It listens to events; what is a state and not an event (slots, memory) is read when somebody asks.
 local fs = require "worker.fs"
+local json = require "worker.json"
 local metrics = require "worker.metrics"
 local sys = require "worker.core.sys"
 
@@ -102,7 +103,7 @@ end
 function stats.new(events)
   local registry = metrics.new()
   local self = setmetatable({
-    registry = registry, m = make(registry), contacts = {}, errors = {}, recent = {}, began = sys.wall(),
+    registry = registry, m = make(registry), contacts = {}, errors = {}, recent = json.array {}, began = sys.wall(),
   }, meta)
   self.m.build:set(1, { version = sys.version(), lua = _VERSION })
   self.m.started:set(self.began)
@@ -165,8 +166,9 @@ function methods:text(servers, feeds)
   return self.registry:text()
 end
 
+-- A list is one for programs though nothing is in it.
 local function describe_jobs(server)
-  local list = {}
+  local list = json.array {}
   for id, ctx in pairs(server.contexts) do
     list[#list + 1] = { id = id, seconds = sys.mono() - ctx.began, last_line = ctx:last_line(), bytes = ctx.bytes or 0,
       executor = ctx.executor }
@@ -176,7 +178,7 @@ local function describe_jobs(server)
 end
 
 local function describe_sinks(feeds)
-  local list = {}
+  local list = json.array {}
   for i, feed in ipairs(feeds) do
     list[i] = { name = feed.name, waiting = feed:waiting(), delivered = feed.delivered, dropped = feed.dropped,
       failing = feed.trouble.since ~= nil }
@@ -187,13 +189,13 @@ end
 --- `stats:describe(servers, feeds)`: the same for people and programs: servers, running jobs, recent
 -- results, event sinks.
 function methods:describe(servers, feeds)
-  local list = {}
+  local list = json.array {}
   for i, server in ipairs(servers) do
     list[i] = {
       name = server.name, state = server.draining and "draining" or server.state, slots = server.slots,
       running = server.running, done = server.done, jobs = describe_jobs(server),
       contact_age = self.contacts[server.name] and sys.mono() - self.contacts[server.name] or nil,
-      error = self.errors[server.name], connection = connection_of(server), executors = server.executors:states(),
+      error = self.errors[server.name], connection = connection_of(server), executors = json.array(server.executors:states()),
     }
   end
   return { version = sys.version(), host = sys.hostname(), pid = sys.pid(), started = self.began,

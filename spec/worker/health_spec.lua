@@ -138,6 +138,16 @@ describe("worker.health", function()
     end)
   end)
 
+  it("has lists for programs that are lists when they are empty, too", function()
+    local body = client:get("/status.json").body
+    assert.is_truthy(body:find('"jobs":[]', 1, true), body)
+    assert.is_truthy(body:find('"recent":[]', 1, true), body)
+    runner.servers = {}
+    assert.is_truthy(client:get("/status.json").body:find('"servers":[]', 1, true))
+    server.executors, runner.servers = { states = function() return {} end }, { server }
+    assert.is_truthy(client:get("/status.json").body:find('"executors":[]', 1, true))
+  end)
+
   it("shows a page in which nothing of a job is markup", function()
     serving(function()
       local page = client:get("/status").body
