@@ -35,6 +35,10 @@ local MISTAKES = {
     "FILE:2:%d+: .*NOT_SET_ANYWHERE" },
   ["a secret's file that is not there"] = { "servers:\n  - { protocol: strict, url: 'http://x', token: '${file:/no/such}' }\n",
     "FILE:2:%d+: .*/no/such" },
+  ["a health address that is none"] = { "health:\n  address: 127.0.0.1:seven\nservers: [{ protocol: strict, url: 'http://x' }]\n",
+    'FILE:2:12: health%.address: expected an address like "127%.0%.0%.1:9252".*, got "127%.0%.0%.1:seven"' },
+  ["a port that there is not"] = { "health: { address: '127.0.0.1:99999' }\nservers: [{ protocol: strict, url: 'http://x' }]\n",
+    "FILE:1:%d+: health%.address: expected a port from 1 to 65535" },
   ["nothing at all"] = { "", "no server to work for" },
 }
 
@@ -84,6 +88,16 @@ describe("a configuration with #realtime", function()
     local said = worker("run", path).stderr
     local first, second, third = said:find(":1:1:", 1, true), said:find(":3:", 1, true), said:find(":4:", 1, true)
     assert.is_true(first < second and second < third, said)
+  end)
+
+  it("a health address on the command line that is none ends with 78 and says so", function()
+    for _, command in ipairs { "run", "check" } do
+      local result = program.run { command, "--protocol", "strict", "--url", "http://x", "--health-address", "localhost",
+        dir:path "plugins", program.plugins }
+      assert.equal(78, result.code, result.stderr)
+      assert.matches('%-%-health%-address: expected an address like "127%.0%.0%.1:9252".*, got "localhost"', result.stderr)
+      assert.is_nil(result.stderr:find("%.lua"), result.stderr)
+    end
   end)
 
   it("its file missing says which and where that was asked for", function()

@@ -136,6 +136,27 @@ describe("types", function()
     assert.matches("ws://host.example", refused({ "url", schemes = { "ws" } }, "http://a"))
   end)
 
+  it("address takes what can be listened at, and off", function()
+    for _, good in ipairs {
+      "127.0.0.1:9252", "0.0.0.0:1", ":80", "*:0", "localhost:65535", "[::1]:80", "[::]:0", "[fe80::1%eth0]:80",
+      "/run/x.sock", "./x:1", "run/x.sock", "off",
+    } do
+      assert.equal(good, one({ "address" }, yaml.scalar(good)))
+    end
+    for _, bad in ipairs {
+      "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:-1", "127.0.0.1:80x", "300.0.0.1:80", "1.2.3:80", "1.2.3.4.5:80",
+      "host.example:80", "http://127.0.0.1:80", "127.0.0.1:80/metrics", "::1:80", "[1]:80", "[x::]:80", "x.sock", "on", "",
+      "a b:80", "/a\0b",
+    } do
+      assert.matches("^expected an address like", refused({ "address" }, yaml.scalar(bad)), bad)
+    end
+    assert.equal("expected an address like \"127.0.0.1:9252\", the path of a Unix socket with a slash in it, or \"off\", "
+      .. "got the number 9252", refused({ "address" }, "9252"))
+    assert.equal('expected a port from 1 to 65535 in the address, got "*:65536"', refused({ "address" }, "'*:65536'"))
+    assert.matches("at most 107 bytes, got", refused({ "address" }, "/" .. ("x"):rep(107)))
+    assert.equal("/" .. ("x"):rep(106), one({ "address" }, "/" .. ("x"):rep(106)))
+  end)
+
   it("path is meant from where the file is, and ~ is home", function()
     local value, marks = yaml.decode("it: a/b\n", { name = "/etc/worker/worker.yaml" })
     assert.equal("/etc/worker/a/b", schema.check({ it = { "path" } }, value, marks).it)

@@ -41,7 +41,7 @@ spec.top = {
   workspace = { "path", example = "/var/lib/worker/work",
     doc = "Where each job gets a folder of its own; work/ in the state folder if absent." },
   health = { "record", doc = "Health, metrics and a status page over HTTP.", fields = {
-    address = { "string", doc = "Where to listen, host:port or the path of a Unix socket, or off; "
+    address = { "address", doc = "Where to listen, host:port or the path of a Unix socket, or off; "
       .. "where the server's protocol says, else nowhere, if absent.",
       example = "127.0.0.1:9252" },
   } },

@@ -150,7 +150,7 @@ end
 
 local PLACEHOLDERS = {
   string = "text", integer = 1, number = 1, boolean = true, duration = "30s", size = "64MiB",
-  bytes = "64MiB", path = "/path/to/it", secret = "${file:/run/secrets/NAME}", any = "anything",
+  bytes = "64MiB", path = "/path/to/it", address = "127.0.0.1:9252", secret = "${file:/run/secrets/NAME}", any = "anything",
 }
 
 local function placeholder(field)

@@ -33,7 +33,7 @@ local function secret_file(run, at, name, path)
 end
 
 -- Compose files and manifests set what they do not know to nothing: where that cannot be a value it is none.
-local NEVER_EMPTY = { secret = true, url = true }
+local NEVER_EMPTY = { secret = true, url = true, address = true }
 
 local function from_environment(run, field, at)
   for _, name in ipairs(names_of(run, field, at)) do

@@ -115,6 +115,37 @@ types.enum = {
 
 -- ---- addresses ----
 
+local PORT_MOST, UNIX_MOST = 65535, 107
+
+-- What the kernel can listen at: no names of hosts, because a name server has no say in that.
+local function is_host(host)
+  if host == "" or host == "*" or host == "localhost" then return true end
+  if host:find("^%[[%x.]*:[%x:.]*%%?%w*%]$") then return true end
+  local octets = 0
+  for octet in host:gmatch("%d+") do
+    octets = octets + 1
+    if tonumber(octet) > 255 then return false end
+  end
+  return octets == 4 and host:find("^%d+%.%d+%.%d+%.%d+$") ~= nil
+end
+
+-- Where something listens.  Port 0 is any that is free; a path has a slash before any colon.
+types.address = {
+  expected = always 'an address like "127.0.0.1:9252", the path of a Unix socket with a slash in it, or "off"',
+  read = function(_, value)
+    if type(value) ~= "string" then return nil end
+    if value == "off" then return value end
+    if value:find("^[^:]*/") then
+      if value:find("\0") then return nil end
+      return #value <= UNIX_MOST and value or nil, ("a path of at most %d bytes"):format(UNIX_MOST)
+    end
+    local host, port = value:match("^(.*):(%d+)$")
+    if not host or not is_host(host) then return nil end
+    if #port > 5 or tonumber(port) > PORT_MOST then return nil, "a port from 1 to 65535 in the address" end
+    return value
+  end,
+}
+
 local function one_of_schemes(field, scheme)
   for _, known in ipairs(field.schemes or { "http", "https" }) do
     if known == scheme then return true end
