@@ -130,14 +130,15 @@ end
 
 -- ---- words ----
 
---- `text.nearest(word, words)`: which of a list of words was probably meant, or nil.
+--- `text.nearest(word, words)`: which of a list of words was probably meant, or nil; of two that are equally
+-- near the first by name, whatever order they come in.
 function text.nearest(word, words)
   local best, distance
   for _, candidate in ipairs(words) do
     local far = core.distance(word, candidate)
     -- "proto" for "protocol" is far in letters and near in mind.
     if #word >= 3 and candidate:sub(1, #word):lower() == word:lower() then far = math.min(far, 1) end
-    if not distance or far < distance then best, distance = candidate, far end
+    if not distance or far < distance or far == distance and candidate < best then best, distance = candidate, far end
   end
   local allowed = math.max(1, #word // 3)
   return distance and distance <= allowed and distance < #word and best or nil

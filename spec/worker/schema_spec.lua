@@ -62,6 +62,16 @@ describe("worker.schema", function()
     }, texts(problems))
   end)
 
+  it("tells what is missing in one place by name", function()
+    local fields, names = {}, { "apple", "cherry", "fig", "grape", "lemon", "mango", "olive", "peach", "quince" }
+    for _, name in ipairs(names) do fields[name] = { "string", required = true, doc = "Needed." } end
+    local value, marks = yaml.decode("it: {}\n", { name = "w.yaml" })
+    local _, problems = schema.check({ it = { "record", fields = fields } }, value, marks)
+    for i, name in ipairs(names) do
+      assert.equal(("w.yaml:1:5: it.%s: is required: Needed."):format(name), tostring(problems[i]))
+    end
+  end)
+
   it("reads one value from text", function()
     assert.equal(5400, schema.parse({ "duration" }, "1h30m"))
     local none, message = schema.parse({ "integer" }, "many")

@@ -31,6 +31,12 @@ describe("worker.text", function()
     assert.is_nil(text.nearest("run", {}))
   end)
 
+  it("finds the same word in whatever order they come", function()
+    assert.equal("slit", text.nearest("slet", { "slut", "slit" }))
+    assert.equal("slit", text.nearest("slet", { "slit", "slut" }))
+    assert.equal("log-format", text.nearest("log", { "log-level", "log-format", "log-output" }))
+  end)
+
   it("shows a sample of anything on one line", function()
     assert.equal([[a\nb\t\x00\x1b[0m]], text.sample "a\nb\t\0\27[0m")
     assert.equal([[\xff\xfeé]], text.sample "\xff\xfeé")

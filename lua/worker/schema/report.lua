@@ -84,13 +84,14 @@ function report.problem(text, fields)
 end
 
 --- `report.in_order(list)`: sorted as the file has them, which is the order in which a person mends
--- them; those without a place come first.
+-- them; those without a place come first, and those of one place by name.
 function report.in_order(list)
   for index, problem in ipairs(list) do problem.rank = index end
   table.sort(list, function(a, b)
     if (a.file or "") ~= (b.file or "") then return (a.file or "") < (b.file or "") end
     if a.line ~= b.line then return (a.line or 0) < (b.line or 0) end
     if a.column ~= b.column then return (a.column or 0) < (b.column or 0) end
+    if a.path ~= b.path then return a.path < b.path end
     return a.rank < b.rank
   end)
   return list
