@@ -26,12 +26,13 @@ local function label_text(labels, extra)
   return "{" .. table.concat(words, ",") .. "}"
 end
 
+-- A plain decimal to the microsecond: nine digits are not even seconds, where they are seconds since 1970.
 local function number_text(value)
   if value == math.huge then return "+Inf" end
   if math.type(value) == "integer" or value == math.floor(value) and math.abs(value) < 2 ^ 53 then
     return ("%d"):format(value)
   end
-  return ("%.9g"):format(value)
+  return (("%.6f"):format(value):gsub("%.?0+$", ""))
 end
 
 local function sorted(map)
@@ -46,7 +47,7 @@ end
 local plain = {}
 plain.__index = plain
 
---- `metric:add(n, labels)`, and for gauges `metric:set(n, labels)`.
+--- `metric:add(n, labels)`; `metric:set(n, labels)` for gauges, and for what somebody else counts.
 function plain:add(n, labels)
   local key = label_text(labels)
   self.values[key] = (self.values[key] or 0) + n

@@ -37,7 +37,7 @@ local function make(registry)
     log_bytes = registry:counter("worker_log_bytes_total", "Output of jobs."),
     lua = registry:gauge("worker_lua_memory_bytes", "Memory of the Lua state."),
     rss = registry:gauge("process_resident_memory_bytes", "Resident memory of the worker."),
-    cpu = registry:gauge("process_cpu_seconds_total", "Processor time of the worker."),
+    cpu = registry:counter("process_cpu_seconds_total", "Processor time of the worker."),
     fds = registry:gauge("process_open_fds", "Open files of the worker."),
     started = registry:gauge("process_start_time_seconds", "When the worker started."),
   }

@@ -5,6 +5,7 @@ local http = require "worker.http"
 local metrics = require "worker.metrics"
 local record = require "worker.record"
 local stats = require "worker.stats"
+local sys = require "worker.core.sys"
 local task = require "worker.task"
 
 describe("worker.metrics", function()
@@ -31,9 +32,26 @@ c_seconds_sum{of="p"} 5.05
 c_seconds_count{of="p"} 2
 ]], registry:text())
   end)
+
+  it("writes plain decimals, times of today to the millisecond", function()
+    local registry = metrics.new()
+    local gauge = registry:gauge("g", "Now.")
+    for value, text in pairs { [1796130912.345] = "1796130912.345", [0.1] = "0.1", [0.000002] = "0.000002", [1e-9] = "0",
+      [2.9999999999] = "3", [-1.5] = "-1.5", [100.0] = "100", [2 ^ 60] = "1152921504606846976" } do
+      gauge:set(value)
+      assert.matches("\ng " .. text:gsub("%p", "%%%0") .. "\n$", registry:text())
+    end
+  end)
 end)
 
 describe("worker.stats", function()
+  it("tells of the process what Prometheus expects of one", function()
+    local text = stats.new(events.new()):text {}
+    assert.matches("# TYPE process_cpu_seconds_total counter\n", text)
+    local began = tonumber(text:match "\nprocess_start_time_seconds (%d+%.?%d*)\n")
+    assert.is_true(math.abs(began - sys.wall()) < 1, began)
+  end)
+
   it("counts the decisions of policies, by what is broken", function()
     local listeners = events.new()
     local counted = stats.new(listeners)
