@@ -72,6 +72,11 @@ local function feeds(self)
   return self.runner.sinks and self.runner.sinks.feeds
 end
 
+local function describe(self)
+  local conf = self.runner.conf -- the one in force: another after a reload
+  return self.stats:describe(self.runner.servers, feeds(self), conf and conf.name)
+end
+
 local function routes(self)
   return serve.routes {
     ["GET /livez"] = function(_, reply) reply:text(200, "ok\n") end,
@@ -82,8 +87,8 @@ local function routes(self)
       reply:send(200, { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" },
         self.stats:text(self.runner.servers, feeds(self)))
     end,
-    ["GET /status.json"] = function(_, reply) reply:json(200, self.stats:describe(self.runner.servers, feeds(self))) end,
-    ["GET /status"] = function(_, reply) reply:html(200, page.html(self.stats:describe(self.runner.servers, feeds(self)))) end,
+    ["GET /status.json"] = function(_, reply) reply:json(200, describe(self)) end,
+    ["GET /status"] = function(_, reply) reply:html(200, page.html(describe(self))) end,
     ["GET /"] = function(_, reply) reply:send(302, { Location = "/status" }, "") end,
   }
 end

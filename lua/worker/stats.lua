@@ -186,9 +186,9 @@ local function describe_sinks(feeds)
   return list
 end
 
---- `stats:describe(servers, feeds)`: the same for people and programs: servers, running jobs, recent
--- results, event sinks.
-function methods:describe(servers, feeds)
+--- `stats:describe(servers, feeds, name)`: the same for people and programs: servers, running jobs, recent
+-- results, event sinks, and what the worker is called (as its host if absent).
+function methods:describe(servers, feeds, name)
   local list = json.array {}
   for i, server in ipairs(servers) do
     list[i] = {
@@ -198,7 +198,8 @@ function methods:describe(servers, feeds)
       error = self.errors[server.name], connection = connection_of(server), executors = json.array(server.executors:states()),
     }
   end
-  return { version = sys.version(), host = sys.hostname(), pid = sys.pid(), started = self.began,
+  local host = sys.hostname()
+  return { name = name or host, version = sys.version(), host = host, pid = sys.pid(), started = self.began,
     servers = list, recent = self.recent, events = feeds and #feeds > 0 and describe_sinks(feeds) or nil }
 end
 

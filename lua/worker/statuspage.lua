@@ -132,13 +132,18 @@ local function sinks_table(sinks)
     rows, "None.")
 end
 
+-- A worker without a name of its own is called as its host.
+local function title(status)
+  return escape((status.name == status.host and "worker" or status.name) .. " on " .. status.host)
+end
+
 --- `statuspage.html(status)`: the page, from what stats:describe gives.
 function statuspage.html(status)
   return table.concat {
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
     '<meta http-equiv="refresh" content="3"><title>',
-    slots(status.servers), " worker on ", escape(status.host), "</title><style>", STYLE, "</style>",
-    "<h1>worker on ", escape(status.host), "</h1><small>version ", escape(status.version), ", pid ", escape(status.pid),
+    slots(status.servers), " ", title(status), "</title><style>", STYLE, "</style>",
+    "<h1>", title(status), "</h1><small>version ", escape(status.version), ", pid ", escape(status.pid),
     ", started ", escape(time.ago(status.started)), "</small>",
     "<h2>Servers</h2>", servers_table(status.servers), "<h2>Running jobs</h2>", jobs_table(status.servers),
     "<h2>Recent results</h2>", recent_table(status.recent), "<h2>Executors</h2>", executors_table(status.servers),

@@ -180,6 +180,17 @@ describe("worker.health", function()
     end)
   end)
 
+  it("tells what the worker is called, or which host it is on", function()
+    local status = client:get("/status.json").json
+    assert.equal(status.host, status.name)
+    assert.is_truthy(client:get("/status").body:find("<h1>worker on " .. status.host .. "</h1>", 1, true))
+    runner.conf = { name = "ops<1>" }
+    assert.equal("ops<1>", client:get("/status.json").json.name)
+    local page = client:get("/status").body
+    assert.is_truthy(page:find("<h1>ops&lt;1&gt; on " .. status.host .. "</h1>", 1, true), page)
+    assert.is_truthy(page:find(" ops&lt;1&gt; on " .. status.host .. "</title>", 1, true))
+  end)
+
   it("tells how its event sinks fare", function()
     serving(function()
       assert.is_nil(client:get("/status.json").json.events)
