@@ -154,9 +154,9 @@ end
 local function reload(self)
   if self.asked > 0 or not self.shared.reload then return end
   self.shared.supervisor:reloading(function()
-    local conf = self.shared.reload()
+    local conf, why = self.shared.reload()
     if conf then return apply(self, conf) end
-    log.error("worker.reload_failed", "the new configuration has mistakes; the old one stays in force")
+    log.error("worker.reload_failed", "the new configuration has mistakes; the old one stays in force: " .. why)
   end)
 end
 
@@ -217,7 +217,7 @@ local meta = { __index = methods, __name = "worker.runner" }
 
 --- `runner.new(conf, shared)`: conf from worker.config; shared = { events=, console=, ended=, reload= }:
 -- in ended it is counted how many jobs ended in each state; reload reads the configuration again, and
--- returns nil when it is wrong.
+-- returns nil and what is wrong with it when it is.
 function runner.new(conf, shared)
   return setmetatable({
     conf = conf, shared = shared, servers = {}, codes = {}, asked = 0, untold = 0, ended = task.signal(),

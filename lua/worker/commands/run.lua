@@ -39,15 +39,29 @@ local function tell(list, mark)
   for _, problem in ipairs(list) do io.stderr:write(mark, tostring(problem), "\n") end
 end
 
---- Load the configuration the command line asks for, with the plugins that it has loaded already, if any; nil after
--- the problems have been printed.
-function command.load(options, folders, registry)
+-- The configuration the command line asks for, with the plugins that it has loaded already, if any; as config.load.
+local function load(options, folders, registry)
   local asked = args.to_config(options, folders)
   asked.registry = registry
-  local conf, problems, warnings = config.load(asked)
+  return config.load(asked)
+end
+
+-- At the start a person reads along, and nobody knows yet where the log goes.
+local function load_first(options, folders, registry)
+  local conf, problems, warnings = load(options, folders, registry)
   tell(warnings or {}, "worker: warning: ")
   if not conf then tell(problems, "worker: ") end
   return conf
+end
+
+-- Later there is a log, and who reads it need not see anything else: the configuration, or nil and what is wrong.
+local function load_again(options, folders)
+  local conf, problems, warnings = load(options, folders)
+  for _, warning in ipairs(warnings or {}) do log.warn("config.warning", tostring(warning)) end
+  if conf then return conf end
+  local lines = {}
+  for i, problem in ipairs(problems) do lines[i] = tostring(problem) end
+  return nil, table.concat(lines, "; ")
 end
 
 -- Whether a person reads along where the log goes.
@@ -80,13 +94,13 @@ local function begin(conf)
 end
 
 function command.run(options, folders, registry)
-  local conf = command.load(options, folders, registry)
+  local conf = load_first(options, folders, registry)
   if not conf then return EXIT_CONFIG end
   if not setup_log(conf, options) then return EXIT_CANTCREAT end
   local shared = { events = events.new(), ended = {} }
   function shared.reload()
-    local fresh = command.load(options, folders)
-    if not fresh then return nil end
+    local fresh, why = load_again(options, folders)
+    if not fresh then return nil, why end
     setup_log(fresh, options)
     shared.console:attend()
     return fresh
