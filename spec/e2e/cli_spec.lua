@@ -451,6 +451,16 @@ describe("the command line", function()
     end)
   end)
 
+  describe("spec", function()
+    it("says when there is nothing of the name that was given", function()
+      for _, name in ipairs { "nofile", "no/file_spec.lua" } do
+        assert.equal(("worker: there is no file or folder '%s'\nTry: worker spec --help\n"):format(name),
+          mistake(64, "spec", name))
+      end
+      assert.matches("there is no folder spec/ here", mistake(64, "spec"))
+    end)
+  end)
+
   describe("completion", function()
     local function bash(...)
       local script = "source <(%q completion bash); COMP_WORDS=(%s); COMP_CWORD=%d; _worker; echo ${COMPREPLY[*]}"

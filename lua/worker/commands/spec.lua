@@ -1,4 +1,7 @@
 -- spec.lua: `worker spec`: run specs inside this binary.
+local args = require "worker.args"
+local fs = require "worker.fs"
+
 local command = {
   summary = "run specs (busted) inside this binary, on the real loop",
   usage = "[options] [PATH...]",
@@ -19,6 +22,12 @@ local command = {
 }
 
 function command.run(options, paths)
+  if #paths == 0 and not fs.exists "spec" then
+    args.usage("there is no folder spec/ here: say which specs to run")
+  end
+  for _, path in ipairs(paths) do
+    if not fs.exists(path) then args.usage(("there is no file or folder '%s'"):format(path)) end
+  end
   return require("worker.spec").run(paths, options)
 end
 
