@@ -31,6 +31,12 @@ OBJECTS := $(SOURCES:src/%.c=$(BUILD)/%.o)
 LUA     := $(shell find lua -name '*.lua' | sort)
 INSTALL  = sh config/need.sh
 
+# README.md and what it leads to, which is installed as it lies here so that its links hold.
+DOCS    := README.md Makefile src/README.md lua/worker/README.md lua/worker/engine.lua \
+           config/worker.yaml config/worker.service \
+           $(wildcard plugins/*/*/README.md) $(shell find config/jobs config/examples include/worker -type f)
+UNIT     = $(DESTDIR)$(PREFIX)/lib/systemd/system/worker.service
+
 # How long all specs may take: ten minutes on a machine of their own.
 SPECS    = sh config/specs.sh $(LIMIT) env
 LIMIT   ?= 3600
@@ -98,12 +104,13 @@ install: $(BUILD)/worker ## install below DESTDIR and PREFIX
 	install -D -m 755 $(BUILD)/worker $(DESTDIR)$(PREFIX)/bin/worker
 	cd plugins && find . -type f | while read -r f; do \
 	  install -D -m 644 "$$f" "$(DESTDIR)$(PREFIX)/share/worker/plugins/$$f"; done
-	install -D -m 644 config/worker.yaml $(DESTDIR)$(PREFIX)/share/doc/worker/examples/worker.yaml
-	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/worker/README.md
+	for f in $(DOCS); do install -D -m 644 "$$f" "$(DESTDIR)$(PREFIX)/share/doc/worker/$$f" || exit; done
+	install -D -m 644 config/worker.service $(UNIT)
+	sed -i 's|/usr/|$(PREFIX)/|' $(UNIT)
 
 uninstall: ## remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/bin/worker $(DESTDIR)$(PREFIX)/share/worker \
-	  $(DESTDIR)$(PREFIX)/share/doc/worker
+	  $(DESTDIR)$(PREFIX)/share/doc/worker $(UNIT)
 
 clean: ## remove what was built
 	rm -rf $(BUILD)
