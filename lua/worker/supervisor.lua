@@ -33,7 +33,7 @@ function supervisor.new()
   end
   local address = env.NOTIFY_SOCKET
   if address and not address:find("^[/@]") then address = nil end
-  return setmetatable({ address = address, watchdog = address and watchdog_seconds(env) }, meta)
+  return setmetatable({ address = address, watchdog = address and watchdog_seconds(env), turned = task.signal() }, meta)
 end
 
 --- `supervisor:tell(text)`: one message, lines of NAME=VALUE.
@@ -56,6 +56,7 @@ end
 function methods:stopping()
   self.is_stopping = true
   self:tell("STOPPING=1\nSTATUS=finishing the running jobs")
+  self.turned:fire()
 end
 
 --- `supervisor:reloading(fn)`: around reading the configuration again.
@@ -68,7 +69,7 @@ end
 -- While jobs finish, the time to stop is extended piece by piece: never longer than we really live.
 local function pulse(self)
   while true do
-    task.sleep(self.is_stopping and EXTEND_EVERY or self.watchdog and self.watchdog / 2 or 3600)
+    self.turned:wait(self.is_stopping and EXTEND_EVERY or self.watchdog and self.watchdog / 2 or 3600)
     if self.watchdog then self:tell("WATCHDOG=1") end
     if self.is_stopping then self:tell(("EXTEND_TIMEOUT_USEC=%d"):format(EXTEND_BY * MICRO)) end
   end

@@ -1,4 +1,5 @@
 local supervisor = require "worker.supervisor"
+local task = require "worker.task"
 
 -- NOTIFY_SOCKET belongs to the process, so the real thing is seen from outside: a child binary with
 -- a datagram socket beside it (python3 is only the witness).
@@ -9,6 +10,24 @@ describe("worker.supervisor", function()
     none:ready("x")
     none:stopping()
     none:run()
+  end)
+
+  it("is asked for more time from the moment of stopping on, with a watchdog or without", function()
+    for _, watchdog in ipairs { 600, false } do
+      local one, extended = supervisor.new(), 0
+      one.address, one.watchdog = "/nowhere", watchdog or nil
+      function one.tell(_, text)
+        if text:find "EXTEND_TIMEOUT_USEC=15000000" then extended = extended + 1 end
+      end
+      local running = task.start(one.run, one)
+      task.sleep(3)
+      one:stopping()
+      assert.equal(0, extended)
+      task.sleep(12)
+      assert.equal(3, extended)
+      running:cancel "enough"
+      running:join()
+    end
   end)
 
   it("is told READY, then STOPPING, and the socket is not in a job's environment #realtime", function()
