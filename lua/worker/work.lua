@@ -133,7 +133,8 @@ local function collect(server, job, ctx, result)
   if ok then return changed and jobs.check_result(changed) or result end
   if err.is(changed, "cancelled") then
     task.forgive()
-    return { state = ctx.cancel_reason == "lost" and "lost" or "cancelled", reason = "cancelled while its results were collected" }
+    return { state = ctx.cancel_reason == "lost" and "lost" or "cancelled",
+      reason = "cancelled while its results were collected" }
   end
   link.report_bug(server, "collect", changed)
   return our_fault(ctx, "collect: " .. tostring(changed))
