@@ -27,7 +27,7 @@ local time = require "worker.time"
 local runner = {}
 
 local EXIT_SOFTWARE, EXIT_OSERR, EXIT_IO, EXIT_CANCELLED, EXIT_TWIN, EXIT_UNTOLD = 70, 71, 74, 80, 82, 84
-local ECHO = 0.1      -- seconds within which two of one signal are one
+local ECHO = 0.001    -- seconds within which two of one signal are one
 local LAST_WORDS = 5 -- how long reports may still take once the time to stop is up
 
 -- The journal lives in the state directory; a worker that needs none (all its servers keep their own

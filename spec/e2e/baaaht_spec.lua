@@ -235,6 +235,7 @@ describe("a worker on baaaht #realtime", function()
     program.eventually(function() return site:task(id).state == "TASK_STATE_RUNNING" end)
     run:signal "TERM"
     run:says "taking no more jobs"
+    task.sleep(0.02)
     run:signal "TERM"
     assert.equal(80, run:wait().code)
     assert.equal("CANCELLED", site:ended(id).error.code)

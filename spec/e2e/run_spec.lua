@@ -205,15 +205,14 @@ describe("worker run #realtime", function()
     assert.same({}, program.of_tag(tag))
   end)
 
-  it("takes one TERM for the process and one for its group as one", function()
-    site:drop("a.sh", ("touch %s; sleep 0.5"):format(site.dir:path "up"))
-    local run <close> = site:start {}
-    site:mark "up"
-    run:signal "TERM"
-    run:says "server%.draining"
-    run:signal "TERM"
-    assert.equal(0, run:wait().code)
-    assert.equal("success", site:result("a").state)
+  it("takes the TERM of timeout(1), for the process and for its group, as one", function()
+    for i = 1, 5 do
+      site:drop(i .. ".sh", ("touch %s; sleep 1.2"):format(site.dir:path("up" .. i)))
+      local run <close> = site:start { wrap = { "timeout", "0.8" }, "--state", site.dir:path("state" .. i) }
+      site:mark("up" .. i)
+      assert.equal(124, run:wait().code)
+      assert.equal("success", site:result(i .. "").state)
+    end
   end)
 
   it("leaves at once at the third, and nothing of its jobs stays", function()
@@ -223,10 +222,10 @@ describe("worker run #realtime", function()
     site:mark "up"
     run:signal "TERM"
     run:says "server%.draining"
-    task.sleep(0.12)
+    task.sleep(0.02)
     run:signal "TERM"
     run:says "worker%.stopping"
-    task.sleep(0.12)
+    task.sleep(0.02)
     run:signal "TERM"
     assert.equal(80, run:wait().code)
     program.eventually(function() return #program.of_tag(tag) == 0 end)

@@ -184,6 +184,7 @@ describe("a worker on Vulcan #realtime", function()
     wait(site, 1, "running")
     run:signal "TERM"
     run:says "draining"
+    task.sleep(0.02)
     run:signal "TERM"
     assert.equal(80, run:wait().code)
     assert.matches("cancelled", rows_of(site)[ids[1]].error_message)
