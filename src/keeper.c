@@ -149,8 +149,10 @@ static int start(struct keeper *keeper, struct err *err)
 		return -1;
 	}
 	pid_t pid = bare_fork(&pidfd);
-	if (pid == 0)
+	if (pid == 0) {
+		close(ends[0]); /* or the worker's death would never be heard */
 		keeper_child_run(ends[1]);
+	}
 	int why = errno;
 	if (pid > 0)
 		orphans_own(pid);

@@ -49,6 +49,7 @@
 
 #define FIRST_BYTES 65536
 #define END_ROUNDS  400 /* of 1 to 50 milliseconds: about 20 seconds for what does not die */
+#define FILES_WALK  16384
 #define LEAST_DROP  (1024 * 1024)
 #define MOST_DROP   (1024ul * 1024 * 1024)
 
@@ -158,14 +159,16 @@ static void rename_process(void)
 	((char *)span[0])[room - 1] = 0;
 }
 
-/* With our copy of the worker's end open its death would never be heard: so it goes, also where the
- * kernel, or a sandbox, does not know the one call for it. */
+/* Also where the kernel, or a sandbox, does not know the one call for it; then not over all numbers
+ * that there may be, which are a thousand million on some machines. */
 static void close_files(unsigned first, unsigned last)
 {
 	struct rlimit most = {.rlim_cur = 1024};
 	if (first > last || syscall(SYS_close_range, first, last, 0u) == 0)
 		return;
 	getrlimit(RLIMIT_NOFILE, &most);
+	if (most.rlim_cur > FILES_WALK)
+		most.rlim_cur = FILES_WALK;
 	for (unsigned fd = first; fd <= last && fd < most.rlim_cur; fd++)
 		close((int)fd);
 }

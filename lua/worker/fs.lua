@@ -137,6 +137,13 @@ function fs.mkdir(path, options)
   return names.mkdir(path, mode)
 end
 
+--- `fs.workplace(path, mode)`: a directory to work in: made where there is none, those above it too, and
+-- tried out; raises when nothing can be made there.
+function fs.workplace(path, mode)
+  fs.mkdir(path, { parents = true, mode = mode })
+  fs.rmdir(fs.temp_dir(fs.join(path, "try-")))
+end
+
 --- `fs.rmdir(path)`: remove an empty directory; nil and "ENOTEMPTY" when it is not.
 fs.rmdir = names.rmdir
 

@@ -132,6 +132,7 @@ local function collect(server, job, ctx, result)
   ctx.body = nil
   if ok then return changed and jobs.check_result(changed) or result end
   if err.is(changed, "cancelled") then
+    if not ctx.cancel_reason then error(changed, 0) end -- not the job: its server ends
     task.forgive()
     return { state = ctx.cancel_reason == "lost" and "lost" or "cancelled",
       reason = "cancelled while its results were collected" }

@@ -141,10 +141,7 @@ end
 
 -- Where no directory can be made every job would fail: so none is claimed.
 local function try_out(root)
-  local ok, why = pcall(function()
-    fs.mkdir(root, { parents = true, mode = PRIVATE })
-    remove(fs.temp_dir(fs.join(root, "worker-try-")))
-  end)
+  local ok, why = pcall(fs.workplace, root, PRIVATE)
   if not ok then
     err.raise("file", ("jobs could have no directory: %s; another place is given with --workspace"):format(tostring(why)))
   end

@@ -3,6 +3,15 @@ local scratch = require "spec.support.scratch"
 local task = require "worker.task"
 
 describe("worker.fs", function()
+  it("tries out whether a directory can be worked in", function()
+    local dir <close> = scratch.dir()
+    fs.workplace(dir:path("a/b"), 448)
+    assert.same({}, fs.list(dir:path "a/b"))
+    assert.equal(448, fs.stat(dir:path "a/b").mode & 511)
+    assert.is_false(pcall(fs.workplace, "/proc/self/no"))
+    assert.is_false(pcall(fs.workplace, "/proc/self", 448))
+  end)
+
   it("does what its reference shows", function()
     local dir <close> = scratch.dir()
     local inbox = dir:path("inbox")

@@ -34,11 +34,7 @@ local meta = { __index = methods }
 
 -- A directory that cannot be used would fail every step there is, one after the other.
 local function check_dir(conf)
-  local dir = fs.join(conf.workspace_dir, "steps")
-  local ok, why = pcall(function()
-    fs.mkdir(dir, { parents = true, mode = PRIVATE })
-    fs.remove_tree(fs.temp_dir(fs.join(dir, "try-")))
-  end)
+  local ok, why = pcall(fs.workplace, fs.join(conf.workspace_dir, "steps"), PRIVATE)
   if not ok then
     error.raise("config", ("workspace_dir: this worker cannot work in %s (%s): name another directory"):format(
       conf.workspace_dir, tostring(why)))
