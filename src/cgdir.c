@@ -166,8 +166,8 @@ void cgdir_each(int dir, void (*visit)(int dir, const char *name, void *arg), vo
 	close(fd);
 }
 
-/* Signal the processes of this group alone. */
-static size_t signal_here(int dir, int signo)
+/* Visit the processes of this group alone. */
+static size_t processes_here(int dir, void (*visit)(pid_t pid, void *arg), void *arg)
 {
 	int fd = openat(dir, "cgroup.procs", O_RDONLY | O_CLOEXEC);
 	if (fd == -1)
@@ -185,8 +185,7 @@ static size_t signal_here(int dir, int signo)
 			/* 0 would mean our own process group */
 			if (pid > 0 && pid != self) {
 				found++;
-				if (signo != 0)
-					kill(pid, signo);
+				visit(pid, arg);
 			}
 			pid = 0;
 		}
@@ -196,29 +195,48 @@ static size_t signal_here(int dir, int signo)
 }
 
 struct walk {
-	int signo, depth;
+	void (*visit)(pid_t pid, void *arg);
+	void *arg;
+	int depth;
 	size_t found;
 };
 
-static void signal_below(int dir, const char *name, void *arg)
+static void processes_below(int dir, const char *name, void *arg)
 {
 	struct walk *walk = arg;
 	int fd = walk->depth < DEPTH_CEILING ? cgdir_open(dir, name) : -1;
 	if (fd == -1)
 		return;
 	walk->depth++;
-	walk->found += signal_here(fd, walk->signo);
-	cgdir_each(fd, signal_below, walk);
+	walk->found += processes_here(fd, walk->visit, walk->arg);
+	cgdir_each(fd, processes_below, walk);
 	walk->depth--;
 	close(fd);
 }
 
+size_t cgdir_processes(int dir, void (*visit)(pid_t pid, void *arg), void *arg)
+{
+	struct walk walk = {.visit = visit, .arg = arg};
+	walk.found = processes_here(dir, visit, arg);
+	cgdir_each(dir, processes_below, &walk);
+	return walk.found;
+}
+
+static void signal_one(pid_t pid, void *arg)
+{
+	const int *signo = arg;
+	if (*signo != 0)
+		kill(pid, *signo);
+}
+
+static size_t signal_here(int dir, int signo)
+{
+	return processes_here(dir, signal_one, &signo);
+}
+
 size_t cgdir_signal(int dir, int signo)
 {
-	struct walk walk = {.signo = signo};
-	walk.found = signal_here(dir, signo);
-	cgdir_each(dir, signal_below, &walk);
-	return walk.found;
+	return cgdir_processes(dir, signal_one, &signo);
 }
 
 bool cgdir_populated(int dir)

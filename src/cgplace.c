@@ -439,6 +439,23 @@ int cgplace_open(struct cgplace *place, enum cgroup_mode mode, struct err *err)
 	return -1;
 }
 
+/* Names of jobs are other people's; the kernel's own files are kept apart by the prefix. */
+void cgplace_name(struct cgplace *place, const char *name, char *out, size_t room)
+{
+	char fit[48];
+	size_t n = 0;
+	for (; name[n] != 0 && n + 1 < sizeof fit; n++) {
+		bool plain = (name[n] >= 'a' && name[n] <= 'z') ||
+			     (name[n] >= 'A' && name[n] <= 'Z') ||
+			     (name[n] >= '0' && name[n] <= '9') || name[n] == '-' || name[n] == '_';
+		fit[n] = name[n];
+		if (!plain)
+			fit[n] = '_';
+	}
+	fit[n] = 0;
+	snprintf(out, room, "job-%s-%llu", fit, (unsigned long long)++place->serial);
+}
+
 void cgplace_close(struct cgplace *place)
 {
 	for (size_t i = 0; i < place->count; i++)

@@ -35,6 +35,7 @@
 #include "worker/cgfile.h"
 #include "worker/cgkept.h"
 #include "worker/cgplace.h"
+#include "worker/cgvictim.h"
 #include "worker/clock.h"
 #include "worker/log.h"
 
@@ -49,9 +50,9 @@ struct cgroup_place {
 	struct cgplace ground;
 	struct loop *loop;
 	struct list groups, resting;
+	struct cgvictims victims;
 	size_t count;	/* of ${groups} */
 	size_t lasting; /* of both */
-	uint64_t serial;
 };
 
 struct cgroup {
@@ -61,6 +62,7 @@ struct cgroup {
 	size_t entering;       /* children on their way in */
 	struct loop_fd events; /* v2: cgroup.events while somebody waits */
 	struct cgkept kept;    /* open where it may rest */
+	struct cgvictim victim;
 	struct loop_timer timer;
 	struct loop_work soon;
 	void (*empty)(void *arg);
@@ -72,6 +74,8 @@ struct cgroup {
 	char *path;
 	char name[NAME_ROOM];
 };
+
+static int open_victim(const struct cgvictim *victim);
 
 struct cgroup_place *cgroup_open(struct loop *loop, enum cgroup_mode mode, struct err *err)
 {
@@ -87,6 +91,7 @@ struct cgroup_place *cgroup_open(struct loop *loop, enum cgroup_mode mode, struc
 	place->loop = loop;
 	list_init(&place->groups);
 	list_init(&place->resting);
+	cgvictim_open(&place->victims, loop, open_victim);
 	return place;
 }
 
@@ -118,6 +123,11 @@ static int open_in(const struct cgroup *group, size_t i)
 	return cgdir_open(group->place->ground.trees[i].dir, group->name);
 }
 
+static int open_victim(const struct cgvictim *victim)
+{
+	return open_in(container_of(victim, struct cgroup, victim), 0);
+}
+
 static bool has_v2(const struct cgroup *group)
 {
 	return group->place->ground.trees[0].v2;
@@ -146,24 +156,6 @@ static int make_in(struct cgroup *group, size_t i, const struct cgroup_limits *l
 		return -1;
 	group->entry.procs_fd[group->entry.procs_count++] = procs;
 	return 0;
-}
-
-/* Names of jobs are other people's; the kernel's own files are kept apart by the prefix. */
-static void fit_name(struct cgroup *group, const char *name)
-{
-	char fit[48];
-	size_t n = 0;
-	for (; name[n] != 0 && n + 1 < sizeof fit; n++) {
-		bool plain = (name[n] >= 'a' && name[n] <= 'z') ||
-			     (name[n] >= 'A' && name[n] <= 'Z') ||
-			     (name[n] >= '0' && name[n] <= '9') || name[n] == '-' || name[n] == '_';
-		fit[n] = name[n];
-		if (!plain)
-			fit[n] = '_';
-	}
-	fit[n] = 0;
-	snprintf(group->name, sizeof group->name, "job-%s-%llu", fit,
-		 (unsigned long long)++group->place->serial);
 }
 
 static void close_fd(int *fd)
@@ -289,7 +281,7 @@ static struct cgroup *make(struct cgroup_place *place, const char *name,
 	group->kept = CGKEPT_NONE;
 	group->unenforced = cgfile_asked(limits);
 	group->path = path;
-	fit_name(group, name);
+	cgplace_name(&place->ground, name, group->name, sizeof group->name);
 	snprintf(path, room, "%s/%s", place->ground.trees[0].path, group->name);
 	list_append(&place->groups, &group->link);
 	place->count++;
@@ -312,9 +304,12 @@ struct cgroup *cgroup_create(struct cgroup_place *place, const char *name,
 	static const struct cgroup_limits unlimited = CGROUP_UNLIMITED;
 	limits = limits != NULL ? limits : &unlimited;
 	bool lasts = name == NULL && may_last(place, limits);
-	struct cgroup *rested = lasts ? wake(place) : NULL;
-	return rested != NULL ? rested
-			      : make(place, name != NULL ? name : "any", limits, lasts, err);
+	struct cgroup *group = lasts ? wake(place) : NULL;
+	if (group == NULL)
+		group = make(place, name != NULL ? name : "any", limits, lasts, err);
+	if (group != NULL)
+		group->victim.score = limits->oom_score_adj;
+	return group;
 }
 
 unsigned cgroup_unenforced(const struct cgroup *group)
@@ -333,6 +328,8 @@ void cgroup_entered(struct cgroup *group)
 {
 	/* who asked meanwhile may have seen it empty */
 	cgkept_enter(&group->kept);
+	if (!group->freed)
+		cgvictim_add(&group->place->victims, &group->victim);
 	if (--group->entering > 0 || group->place != NULL)
 		return;
 	close_entry(group);
@@ -559,6 +556,7 @@ void cgroup_free(struct cgroup *group)
 	if (group == NULL || group->freed)
 		return;
 	group->freed = true;
+	cgvictim_remove(&group->place->victims, &group->victim);
 	cgroup_wait(group, NULL, NULL);
 	if (may_rest(group)) {
 		move(group, &group->place->resting);
@@ -581,6 +579,7 @@ void cgroup_close(struct cgroup_place *place)
 		struct cgroup *group = container_of(node, struct cgroup, link);
 		node = node->next;
 		group->freed = true;
+		cgvictim_remove(&place->victims, &group->victim);
 		cgroup_wait(group, NULL, NULL);
 		loop_timer_stop(place->loop, &group->timer);
 		cgroup_kill(group);

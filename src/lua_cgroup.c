@@ -2,7 +2,7 @@
  *
  *	cgroup.open(mode) -> place         "auto", "v2", "v1", "none"; nil and why: there is nothing
  *	place:can() -> {memory = true}     place:notes() -> text      place:paths() -> list
- *	place:create([name [, {memory=, swap=, cpus=, pids=}]]) -> group
+ *	place:create([name [, {memory=, swap=, cpus=, pids=} [, oom_score_adj]]]) -> group
  *	place:count() -> n                 place:close()
  *	group:unenforced() -> {memory = true}    group:usage() -> table    group:path() -> text
  *	group:populated() -> yes or no     group:signal(signo) -> count
@@ -303,6 +303,9 @@ static int place_create(lua_State *L)
 		limits.cpus = limit(L, "cpus", MOST_CPUS, 1000);
 		limits.pids = limit(L, "pids", MOST_PIDS, 1);
 	}
+	lua_Integer score = luaL_optinteger(L, 4, 0);
+	luaL_argcheck(L, score >= 0 && score <= 1000, 4, "expected 0 to 1000");
+	limits.oom_score_adj = (int)score;
 	struct err err;
 	struct group_box *box = door_box_with(L, &group_type, sizeof *box, 1);
 	lua_pushvalue(L, 1);

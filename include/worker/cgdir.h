@@ -45,8 +45,12 @@ bool cgdir_word(int dir, const char *file, const char *word);
 /* cgdir_each(dir, visit, arg): call ${visit}(dir, name, arg) for every group directly below. */
 void cgdir_each(int dir, void (*visit)(int dir, const char *name, void *arg), void *arg);
 
-/* cgdir_signal(dir, signo): to every process in this group and below; returns how many were there.
- * Signal 0 counts.  Processes of other pid namespaces (they read as 0) are left alone. */
+/* cgdir_processes(dir, visit, arg): call ${visit}(pid, arg) for every process in this group and
+ * below, but for this one and for those of other pid namespaces (they read as 0); returns how many
+ * there were. */
+size_t cgdir_processes(int dir, void (*visit)(pid_t pid, void *arg), void *arg);
+
+/* cgdir_signal(dir, signo): to each of them; returns how many there were.  Signal 0 counts. */
 size_t cgdir_signal(int dir, int signo);
 
 /* cgdir_populated(dir): does anything live in this group or below? */

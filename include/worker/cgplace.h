@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "worker/buf.h"
 #include "worker/cgroup.h"
@@ -31,6 +32,7 @@ struct cgplace {
 	size_t count;
 	unsigned can;
 	char name[64];
+	uint64_t serial;  /* of the groups that were named */
 	struct buf notes; /* what is missing, a line each, ends with a NUL after cgplace_open */
 };
 
@@ -38,5 +40,9 @@ struct cgplace {
  * removed as far as they are empty. */
 int cgplace_open(struct cgplace *place, enum cgroup_mode mode, struct err *err);
 void cgplace_close(struct cgplace *place);
+
+/* cgplace_name(place, name, out, room): what the group of a job is called in this place: a name for
+ * a directory that no other group has. */
+void cgplace_name(struct cgplace *place, const char *name, char *out, size_t room);
 
 #endif

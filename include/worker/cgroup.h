@@ -56,10 +56,14 @@ struct cgroup_limits {
 	int64_t swap;	/* bytes on top of ${memory} */
 	int64_t cpus;	/* thousandths of a processor: 1500 is one and a half */
 	int64_t pids;	/* processes and threads */
+
+	/* How willingly the kernel ends its processes when memory runs out, 0 to 1000, for those
+	 * that live longer than a moment (see worker/cgvictim.h); of itself no limit. */
+	int oom_score_adj;
 };
 #define CGROUP_UNLIMITED                                                                           \
 	{                                                                                          \
-		-1, -1, -1, -1                                                                     \
+		-1, -1, -1, -1, 0                                                                  \
 	}
 
 /* What one job has used; a negative value is not known here. */

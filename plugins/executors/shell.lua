@@ -65,7 +65,7 @@ local function command_of(conf, job, long)
 end
 
 local function group_of(ctx)
-  local group, missing = cgroup.create(nil, ctx.limits)
+  local group, missing = cgroup.create(nil, ctx.limits, OOM_SCORE)
   for name in pairs(missing) do
     if name ~= "memory" then
       ctx.note(("the limit '%s' is not kept: this machine has no control group for it"):format(name))
@@ -106,7 +106,7 @@ local function request_of(conf, job, ctx, long, group, missing)
   return {
     argv = command_of(conf, job, long), cwd = job.cwd or ctx.workdir, stdin = job.stdin,
     env = { identity_of(conf, ctx), ctx.env or NOTHING, job.env or NOTHING }, merge = conf.merge, user = conf.user,
-    nice = ctx.limits.nice, oom_score_adj = OOM_SCORE, cgroup = group,
+    nice = ctx.limits.nice, cgroup = group, oom_score_adj = not group and OOM_SCORE or nil,
     rlimits = rlimits_of(ctx.limits, missing),
   }
 end

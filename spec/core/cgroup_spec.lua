@@ -295,6 +295,46 @@ for _, mode in ipairs { "v2", "v1" } do
       assert.is_false(alive(pid))
     end)
 
+    local function score(pid) return tonumber(fs.read(("/proc/%d/oom_score_adj"):format(pid))) end
+
+    case("makes better victims of all that lives in it for a moment, and of what they start #realtime", nil, function(place)
+      local group <close> = place:create(nil, nil, 400)
+      local child <close> = spawn(group, [[
+        setsid sh -c 'echo $$; exec sleep 1000' &
+        sh -c 'echo 700 >/proc/self/oom_score_adj; echo $$; exec sleep 1000' &
+        echo $$
+        sleep 0.5; sleep 1000 & echo $! >&2; wait]])
+      local pids, own = numbers(child, 3), false
+      for _ = 1, 200 do
+        if group:signal(0) == 4 then break end
+        task.sleep(0.01)
+      end
+      task.sleep(0.5)
+      for _, pid in ipairs(pids) do
+        if score(pid) == 700 and not own then own = true else assert.equal(400, score(pid)) end
+      end
+      assert.is_true(own)
+      pids = numbers(child, 1)
+      assert.equal(400, score(pids[1]))
+    end)
+
+    case("gives its score to none that came after it was closed #realtime", nil, function(place)
+      local first = place:create(nil, nil, 400)
+      run(first, "exit 0")
+      first:close()
+      local next <close> = place:create()
+      local child <close> = spawn(next, "echo $$; exec sleep 1000")
+      local own = tonumber(fs.read "/proc/self/oom_score_adj")
+      task.sleep(0.35)
+      assert.equal(math.max(own, 0), score(numbers(child, 1)[1]))
+    end)
+
+    case("has no score below 0 and above 1000", nil, function(place)
+      for _, wrong in ipairs { -1, 1001 } do
+        assert.has_error(function() place:create(nil, nil, wrong) end)
+      end
+    end)
+
     if mode == "v2" then
       case("that is frozen keeps a child from being born, and nobody else once it is given up #realtime", nil, function(place)
         local group <close> = place:create "frozen"

@@ -23,7 +23,8 @@ local SHARED = {
   lua_env = "an environment is a table for plugins and a vector for a child",
 }
 
-local FAMILIES = { cgdir = "cgroup", cgplace = "cgroup", cgfile = "cgroup", cgkept = "cgroup" }
+local FAMILIES = { cgdir = "cgroup", cgplace = "cgroup", cgfile = "cgroup", cgkept = "cgroup",
+  cgvictim = "cgroup" }
 
 local function family(name)
   return FAMILIES[name] or name:match("^(lua_%w+)") or name:match("^(%w+)")
