@@ -1,9 +1,9 @@
 -- agent.lua: one server of one worker: open, claim, run, report, stop.
 --
 -- The agent owns every loop, so that a protocol plugin says only what its server's wire looks like.
--- A server has one claimer (or as many as the plugin asks for) that takes a free slot before it
--- claims, a task per running job, and a pulse.  Whatever a plugin raises ends here and becomes a
--- decision: again later, open anew, stop this server, or a result of the job.
+-- A server has one claimer, or as many as the plugin asks for while claims bring jobs; each takes a free
+-- slot before it claims.  There is a task per running job, and a pulse.  Whatever a plugin raises ends here
+-- and becomes a decision: again later, open anew, stop this server, or a result of the job.
 --
 -- A claim that is under way when the worker is asked to stop is not broken off: the job it may
 -- bring would be lost.  It gets a grace, and what it brings is given back or run.  A plugin whose
@@ -13,6 +13,7 @@
 -- A claim that returns nil, seconds says when to ask again.  hands_out_again = true: what a dead
 -- worker held comes back by the server itself, so a restart reports results only.  completes = true:
 -- what runs when the worker is asked to stop is completed, unless shutdown.timeout was given.
+-- reports_aside = true: where there are slots, the one of a job that has ended need not wait for its report.
 local chain = require "worker.chain"
 local err = require "worker.error"
 local events = require "worker.events"
@@ -61,7 +62,7 @@ function agent.new(spec)
     spool_dir = spec.spool_dir,
     state = "opening", draining = false, cancelling = false,
     jobs = {}, contexts = {}, settled = {}, reporting = {}, untold = 0,
-    owned = {}, running = 0, claimers = {}, done = 0, ended = spec.ended or {},
+    owned = {}, running = 0, telling = 0, claimers = {}, asking = 1, more = task.signal(), done = 0, ended = spec.ended or {},
     changed = task.signal(), drain_signal = task.signal(), freed = task.signal(),
   }, meta)
   server.free = server.slots
@@ -97,6 +98,18 @@ function methods:give_place()
   self.free = self.free + 1
   self.freed:fire()
 end
+
+--- `server:tell_aside()`: whether the place of a job that has ended is free now, before its report has
+-- arrived.  There are never more of these than slots; and where there is one slot, one thing is done after the other.
+function methods:tell_aside()
+  if not self.plugin.reports_aside or self.slots == 1 or self.telling >= self.slots then return false end
+  self.running, self.telling = self.running - 1, self.telling + 1
+  self:give_place()
+  return true
+end
+
+--- `server:busy()`: whether a job runs, or is reported.
+function methods:busy() return self.running + self.telling > 0 end
 
 -- Entered at once, not when its task first runs: the same job may be handed out again meanwhile.
 local function start_job(server, scope, job)
@@ -206,10 +219,26 @@ local function claim_for(server, scope, claimer)
   return taken
 end
 
+-- The others wait until there is more to have than one can fetch.
+local function wait_more(server)
+  server.more:wait()
+  server.asking = server.asking + 1
+end
+
+-- Each claim that brings a job lets one more claimer go; each that does not stops one, but for the last.
 local function claim_loop(server, scope, claimer)
+  if claimer ~= server.claimers[1] then wait_more(server) end
   while not server.draining and server.state ~= "closed" do
     take_place(server)
-    if not claim_for(server, scope, claimer) then server:give_place() end
+    if claim_for(server, scope, claimer) then
+      server.more:fire()
+    else
+      server:give_place()
+      if server.asking > 1 then
+        server.asking = server.asking - 1
+        wait_more(server)
+      end
+    end
   end
 end
 
@@ -306,7 +335,7 @@ local function replay(server, scope)
 end
 
 local function wait_idle(server)
-  while server.running > 0 do server.changed:wait() end
+  while server:busy() do server.changed:wait() end
 end
 
 local function may_break(server)
@@ -357,8 +386,8 @@ function methods:serve()
     local many = math.min(self.slots, self.plugin.claims or 1)
     for i = 1, many do
       local claimer = {}
-      claimer.task = scope:spawn(run_claimer, self, scope, claimer)
       self.claimers[i] = claimer
+      claimer.task = scope:spawn(run_claimer, self, scope, claimer)
     end
     while not self.draining do self.drain_signal:wait() end
     end_claimers(self)

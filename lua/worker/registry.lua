@@ -23,7 +23,7 @@ local KINDS = {
     slots = { "open", "claim", "fetch", "start", "pulse", "beat", "log", "collect", "brief", "finish", "release",
       "close", "heard", "health", "patience", "connection", "suggests" },
     data = { "finish_once", "output", "batch", "claims", "claim_breaks", "keeps_record", "hands_out_again",
-      "completes", "own_file", "slots_field", "claims_always", "hands_out_retries" },
+      "completes", "own_file", "slots_field", "claims_always", "hands_out_retries", "reports_aside" },
   },
   executor = { folder = "executors", needs = { "run" }, slots = { "run", "plan", "check" }, data = { "isolation" } },
   policy = { folder = "policies", needs = {}, slots = { "claim", "run", "finish", "check" },

@@ -52,7 +52,7 @@ end
 -- Stopping -------------------------------------------------------------------------------------------
 
 local function cancel(self, server, why)
-  self.cancelled = self.cancelled or server.running > 0
+  self.cancelled = self.cancelled or server:busy()
   server:cancel_jobs(why)
 end
 
@@ -89,7 +89,7 @@ local function drain_all(self, why, limit)
   self.scope:spawn(function()
     task.sleep(limit)
     for _, server in ipairs(self.servers) do
-      if server.running > 0 and not is_patient(self, server) then
+      if server:busy() and not is_patient(self, server) then
         log.warn("worker.impatient", ("%s: jobs still run %s after the worker was asked to stop; they are cancelled")
           :format(server.name, time.format_duration(limit)))
         cancel(self, server, "the worker stops")
@@ -227,7 +227,7 @@ end
 --- `runner:busy()`: whether any job runs.
 function methods:busy()
   for _, server in ipairs(self.servers) do
-    if server.running > 0 then return true end
+    if server:busy() then return true end
   end
   return false
 end

@@ -270,8 +270,10 @@ function work.conclude(server, job, result)
   if server.wanted["job.reported"] then link.emit(server, "job.reported", { job = job, result = result }) end
 end
 
-local function tell(server, job, result)
+-- What is on disk may be told while another job has the place.
+local function tell(server, job, ctx, result)
   server.record:result(server, job, result)
+  if ctx then ctx.aside = server:tell_aside() end
   work.conclude(server, job, result)
   server.settled[job.id] = nil
 end
@@ -297,7 +299,7 @@ local function complete(server, job, ctx, result)
     return
   end
   ctx.told = true
-  tell(server, job, result)
+  tell(server, job, ctx, result)
 end
 
 local function run(server, job)
@@ -321,16 +323,21 @@ local function own_bug(server, job, why)
   if ctx and ctx.told then return end
   local result = { state = "error", reason = "a bug in the worker: " .. tostring(why) }
   if ctx then ended(server, job, ctx, result) end
-  tell(server, job, result)
+  tell(server, job, ctx, result)
 end
 
---- `work.take(server, job)`: the task of one job; gives its place back at the end.
+--- `work.take(server, job)`: the task of one job; gives its place back at the end, if not before.
 function work.take(server, job)
   local ok, why = pcall(guarded_run, server, job)
   if not ok and not err.is(why, "cancelled") then task.try(own_bug, server, job, why) end
+  local ctx = server.contexts[job.id]
   server.jobs[job.id], server.contexts[job.id] = nil, nil
-  server.running = server.running - 1
-  server:give_place()
+  if ctx and ctx.aside then
+    server.telling = server.telling - 1
+  else
+    server.running = server.running - 1
+    server:give_place()
+  end
   server.changed:fire(1 << 20)
 end
 

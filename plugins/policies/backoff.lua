@@ -1,5 +1,6 @@
 -- backoff: how long to wait between claims that bring nothing.
 local err = require "worker.error"
+local mono = require("worker.time").mono
 
 local backoff = { kind = "policy", name = "backoff", api = 1 }
 
@@ -22,21 +23,26 @@ local function longer(row, first, most)
 end
 
 function backoff.claim(conf, next)
-  local row, kind, wait = 0, nil, 0
-  local function note(what, first, most, asked)
-    row = what == kind and row + 1 or 1
-    kind = what
+  local row, kind, wait, noted = 0, nil, 0, nil
+  local function note(began, what, first, most, asked)
+    if what ~= kind then
+      row = 1
+    elseif began >= noted then -- several that were under way at once are one
+      row = row + 1
+    end
+    kind, noted = what, mono()
     wait = math.max(longer(row, first, most), math.min(asked or 0, ASKED_MOST))
   end
   return function(ctx)
     if wait > 0 and not ctx.pause(wait) then return nil end
+    local began = mono()
     local ok, job, again = pcall(next, ctx)
     if ok and (job ~= nil or again) then
       row, kind, wait = 0, nil, job == nil and again or 0
     elseif ok then
-      note("idle", conf.idle or ctx.idle or 1, conf.idle_most or ctx.idle and 4 * ctx.idle or 10)
+      note(began, "idle", conf.idle or ctx.idle or 1, conf.idle_most or ctx.idle and 4 * ctx.idle or 10)
     else
-      note("failed", conf.first, conf.most, err.is(job) and job.retry_after or nil)
+      note(began, "failed", conf.first, conf.most, err.is(job) and job.retry_after or nil)
       if err.is(job) then wait = job.pause or wait end -- the protocol's own pace
       error(job, 0)
     end

@@ -34,6 +34,11 @@ local SHORT = 1024 -- bytes of it for whoever stands in front of the server and 
 vulcan.hands_out_again = true
 vulcan.completes = true
 
+-- Each registration has one fragment, so several may ask and report at the same time: a server that is
+-- far away keeps nobody waiting.
+vulcan.claims = 16
+vulcan.reports_aside = true
+
 vulcan.config = {
   url = { "url", required = true, env = "ORCHESTRATOR_URL", doc = "Address of the worker orchestrator." },
   tenant = { "string", required = true, env = "TENANT_ID", example = "00000000-0000-0000-0000-000000000001",

@@ -1,5 +1,6 @@
 local err = require "worker.error"
 local plugin = require "spec.support.plugin"
+local task = require "worker.task"
 
 describe("the policy backoff", function()
   -- Claims with these answers ("fail", nil, or a job); the waits before each of them.
@@ -73,6 +74,23 @@ describe("the policy backoff", function()
     claim { pause = function() return true end }
     assert.is_nil(claim { pause = function() return false end })
     assert.equal(1, claims)
+  end)
+
+  it("counts claims that fail together as one", function()
+    local claim = plugin.policy("backoff", { first = 1, most = 60 }).claim(function()
+      task.sleep(1)
+      err.raise("transport", "away")
+    end)
+    local function fails_at_once(count)
+      local calls = {}
+      for i = 1, count do calls[i] = function() pcall(claim, { pause = function() return true end }) end end
+      task.all(calls)
+    end
+    fails_at_once(10)
+    fails_at_once(10)
+    local waited
+    pcall(claim, { pause = function(seconds) waited = seconds end })
+    assert.is_true(waited >= 1 and waited <= 2)
   end)
 
   it("lets the error through", function()

@@ -213,13 +213,15 @@ describe("vulcan claims", function()
     assert.is_true(fake.store.list[3].started >= fake.store.list[1].told.at)
   end)
 
-  it("with a registration of its own for each fragment that runs, used again and again", function()
-    local fake = vulcan.fake()
-    for i = 1, 30 do fake:add(tostring(i)) end
-    vulcan.worker(fake, nil, { run = takes(3), slots = 5 })
-    wait_for(done(fake))
-    assert.equal(5, vulcan.workers(fake))
-    for _, row in ipairs(fake.store.list) do assert.equal(1, row.reports) end
+  it("with a registration of its own for each fragment that runs or is reported, used again and again", function()
+    for slots, most in pairs { [1] = 1, [5] = 10 } do
+      local fake = vulcan.fake()
+      for i = 1, 30 do fake:add(tostring(i)) end
+      vulcan.worker(fake, nil, { run = takes(3), slots = slots })
+      wait_for(done(fake))
+      assert.is_true(vulcan.workers(fake) >= slots and vulcan.workers(fake) <= most)
+      for _, row in ipairs(fake.store.list) do assert.equal(1, row.reports) end
+    end
   end)
 end)
 

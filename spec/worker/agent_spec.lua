@@ -140,6 +140,76 @@ describe("worker.agent", function()
     assert.equal(10, #said.finished)
   end)
 
+  it("asks for several jobs at once while there are some, and one at a time while there are none", function()
+    local left, most, asking, idle = 40, 0, 0, {}
+    local plugin, said = protocol({}, { claims = 4, claim = function()
+      asking = asking + 1
+      most = math.max(most, asking)
+      task.sleep(1)
+      asking = asking - 1
+      if left == 0 then
+        idle[#idle + 1] = asking
+        return #idle == 20 and "end" or nil
+      end
+      left = left - 1
+      return { id = tostring(left) }
+    end })
+    local server, run = serve(plugin, { slots = 8 })
+    local before = sys.mono()
+    assert.equal(0, run(server))
+    assert.equal(40, #said.finished)
+    assert.equal(4, most)
+    assert.is_true(sys.mono() - before < 40 / 4 + 3 + 20 * 1.1) -- one after the other it took 60 seconds
+    for i = 5, 20 do assert.equal(0, idle[i]) end
+    assert.equal(8, server.free)
+  end)
+
+  it("has the place of a job that is being reported for the next one, where the protocol lets it", function()
+    local function most_of(slots, aside)
+      local running, telling, most_running, most_telling, list = 0, 0, 0, 0, {}
+      for i = 1, 12 do list[i] = { id = tostring(i) } end
+      local plugin, said = protocol(list, { reports_aside = aside })
+      local finish = plugin.finish
+      function plugin.finish(...)
+        telling = telling + 1
+        most_telling = math.max(most_telling, telling)
+        task.sleep(10)
+        telling = telling - 1
+        return finish(...)
+      end
+      local server, run = serve(plugin, { slots = slots, executor = executor(function()
+        running = running + 1
+        most_running = math.max(most_running, running)
+        task.sleep(1)
+        running = running - 1
+        return { state = "success", exit_code = 0 }
+      end) })
+      assert.equal(0, run(server))
+      assert.equal(12, #said.finished)
+      assert.same({ slots, false, 0, 0 }, { server.free, server:busy(), server.running, server.telling })
+      return { most_running, most_telling }
+    end
+    assert.same({ 3, 3 }, most_of(3, nil))
+    assert.same({ 3, 6 }, most_of(3, true)) -- the last three have ended as well, and keep their places
+    assert.same({ 1, 1 }, most_of(1, true))
+  end)
+
+  it("reports what it has begun to report before it ends, and counts it as busy until then", function()
+    local plugin, said = protocol({ { id = "a" } }, { reports_aside = true })
+    local finish = plugin.finish
+    function plugin.finish(...)
+      task.sleep(60)
+      return finish(...)
+    end
+    local server, run = serve(plugin, { slots = 2 })
+    local handle = task.start(run, server)
+    task.sleep(5)
+    assert.same({ true, 0 }, { server:busy(), server.running })
+    server:drain("enough")
+    assert.same({ true, 0 }, { handle:join() })
+    assert.equal("a=success", states(said))
+  end)
+
   it("tells an executor's error from a job's failure", function()
     local plugin, said = protocol { { id = "a" }, { id = "b" }, { id = "c" }, { id = "d" } }
     local server, run = serve(plugin, { executor = executor(function(job)
