@@ -1,7 +1,7 @@
 -- vulcan: fragments of Vulcan CI.  Wire: four POSTs of JSON, see README of the Vulcan worker.
 --
 -- Vulcan knows one fragment of each registered worker: when a worker is not heard of for too long,
--- that fragment is handed out again.  So every slot that runs something has a registration of its
+-- that fragment is handed out again.  So every fragment that runs or is reported has a registration of its
 -- own, a "member"; a member is used again as long as the server surely counts it as alive, and is
 -- left to die (no heartbeat) when
 --
