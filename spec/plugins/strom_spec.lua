@@ -178,6 +178,43 @@ describe("strom, claims:", function()
     assert.equal(0, job.steps[1].runs)
   end)
 
+  it("are several at once while there are steps, so that a server far away keeps no slot empty", function()
+    local fake, asking, most = strom.fake(), 0, 0
+    for _ = 1, 40 do fake:add "x" end
+    fake:bend_all(strom.CLAIM, function(_, reply, go)
+      asking = asking + 1
+      most = math.max(most, asking)
+      task.sleep(2)
+      asking = asking - 1
+      return reply:send(go())
+    end)
+    quick(fake, { max_concurrent = 10 })
+    for _, job in ipairs(fake.store.list) do assert.equal("completed", strom.wait_job(job).status) end
+    assert.equal(8, most)
+    task.sleep(60)
+    most = 0
+    task.sleep(60)
+    assert.equal(1, most)
+  end)
+
+  it("that fail together are one failure: nobody registers anew for it", function()
+    local fake, asking, failing, failed = strom.fake(), 0, false, 0
+    for _ = 1, 20 do fake:add "x" end
+    fake:bend_all(strom.CLAIM, function(_, reply, go)
+      asking = asking + 1
+      failing = failing or (asking >= 4 and failed == 0)
+      task.sleep(2)
+      asking = asking - 1
+      if not failing then return reply:send(go()) end
+      failed, failing = failed + 1, asking > 0
+      return reply:json(500, { error = "Internal server error" })
+    end)
+    quick(fake, { max_concurrent = 10 })
+    for _, job in ipairs(fake.store.list) do assert.equal("completed", strom.wait_job(job).status) end
+    assert.is_true(failed >= 4)
+    assert.equal(1, #strom.asked(fake, strom.REGISTER))
+  end)
+
   it("422 means that the server has failed the step: nothing is called for it, and the next one runs", function()
     local fake = strom.fake { jobs = { { script = "{{ nothing }}", unrenderable = true }, "good" } }
     quick(fake)

@@ -13,6 +13,7 @@ local output = require "strom.output"
 local report = require "strom.report"
 local step = require "strom.step"
 local task = require "worker.task"
+local mono = require("worker.time").mono
 
 local strom = { kind = "protocol", name = "strom", api = 1 }
 
@@ -25,11 +26,12 @@ strom.suggests = require "strom.config".suggests
 strom.own_file = { env = "STROEM_CONFIG", name = "worker-config.yaml" }
 strom.slots_field = "max_concurrent"
 strom.hands_out_retries = true
+strom.claims = 8 -- the server hands out each step once, whoever asks
 
 strom.output = 64 * 1024 -- of stderr, for the error of a step that fails
 strom.batch = { lines = true, seconds = 0.5 }
 
-local REFUSALS = 3   -- claims answered by 500 in a row, while heartbeats are taken
+local REFUSALS = 3   -- claims answered by 500, one after the other, while heartbeats are taken
 local JSON = { ["Content-Type"] = "application/json" }
 
 local function host() return (fs.read("/proc/sys/kernel/hostname") or "worker"):gsub("%s+$", "") end
@@ -86,7 +88,7 @@ function strom.open(conf, about)
   local kept = files.new(api, conf) -- before the server counts on us
   local worker_id = register(api, conf, abilities)
   return {
-    api = api, conf = conf, worker_id = worker_id, offer = offer_of(conf, worker_id, abilities), refusals = 0,
+    api = api, conf = conf, worker_id = worker_id, offer = offer_of(conf, worker_id, abilities), refusals = 0, refused = 0,
     idle = conf.poll_interval_secs, files = kept, rooms = rooms,
   }
 end
@@ -102,8 +104,10 @@ end
 
 -- An unknown worker's claims fail with 500 as soon as there is work for it, and nothing else tells:
 -- its heartbeats are taken all the same.
-local function claim_failed(self, reply)
-  self.refusals = self.refusals + 1
+local function claim_failed(self, reply, asked)
+  if asked >= self.refused then -- several under way at once are one
+    self.refusals, self.refused = self.refusals + 1, mono()
+  end
   if self.refusals < REFUSALS or self.unwell or not task.try(heartbeat, self, self.worker_id) then
     error.raise("http", "the server failed to hand out a step (500)", { status = reply.status })
   end
@@ -112,8 +116,9 @@ end
 
 -- A claim's answer carries secrets: no message may quote it.
 function strom.claim(self)
+  local asked = mono()
   local reply = self.api:post("/worker/jobs/claim", { json = self.offer, expect = { 200, 422, 500 }, private = true })
-  if reply.status == 500 then claim_failed(self, reply) end
+  if reply.status == 500 then claim_failed(self, reply, asked) end
   self.refusals = 0
   if reply.status == 422 then -- the step is failed already, on the server's side
     log.warn("strom.unrendered", "the server could not fill in a step's templates and has failed the step")
