@@ -214,6 +214,8 @@ static const char *order_hint(const struct spawn_order *order, char room[256])
 {
 	const char *path = order->paths[0], *cwd = order->request.cwd;
 	struct stat status;
+	if (order->failed == SPAWN_STEP_CHDIR && order->code == EACCES && order->set_uid)
+		return " to the user it runs as (each folder above has to let others pass)";
 	if (order->failed != SPAWN_STEP_EXEC)
 		return "";
 	if (order->code == E2BIG)

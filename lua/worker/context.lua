@@ -102,6 +102,12 @@ function made.own(ctx)
   end
 end
 
+function made.give(ctx)
+  local given = {}
+  ctx.given = given
+  return function(path) given[#given + 1] = path end
+end
+
 function made.emit(ctx, server)
   return function(name, facts)
     facts.job, facts.ctx = ctx.job, ctx

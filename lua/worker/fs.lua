@@ -183,6 +183,13 @@ fs.chmod = names.chmod
 --- `fs.chown(path, uid, gid)`: give it away; -1 leaves one as it is. A link itself, not its target.
 fs.chown = names.chown
 
+--- `fs.give(path, uid)`: give it away with all that is in it, before anybody else can come there.
+function fs.give(path, uid)
+  names.chown(path, uid, -1)
+  if names.stat(path, true).type ~= "dir" then return end
+  for _, name in ipairs(names.list(path, math.maxinteger)) do fs.give(fs.join(path, name), uid) end
+end
+
 --- `fs.temp_dir(prefix)`: a new directory with permissions 0700; the prefix is a path, to which a
 -- random end is added.
 fs.temp_dir = names.temp_dir

@@ -21,7 +21,7 @@ local task = require "worker.task"
 
 local record = {}
 
-local PRIVATE = 448 -- 0700
+local PASSABLE = 457 -- 0711: the directories of jobs are in it, too, and they may run as others
 local LAZY = { lazy = true }
 
 local methods = { keeps = true }
@@ -63,7 +63,7 @@ function record.none() return nothing end
 --- `record.open(conf)`: the record of a worker whose configuration names its state directory. Raises
 -- kind "busy" when another worker uses that directory.
 function record.open(conf)
-  fs.mkdir(conf.state, { parents = true, mode = PRIVATE })
+  fs.mkdir(conf.state, { parents = true, mode = PASSABLE })
   local path = fs.join(conf.state, "journal")
   local ok, kept = pcall(journal.open, path)
   if ok then return record.new(kept, conf.journal) end

@@ -41,7 +41,7 @@ local function long_script(job, ctx)
   local dir = not ctx.workdir and fs.temp_dir("/tmp/worker-script-")
   local path = fs.join(ctx.workdir or dir, ".worker-script")
   fs.write(path, job.script)
-  return setmetatable({ path = path }, { __close = function()
+  return setmetatable({ path = path, dir = dir }, { __close = function()
     if dir then fs.remove_tree(dir) else fs.remove(path) end
   end })
 end
@@ -160,10 +160,20 @@ local function review(conf, job, ctx)
   if plan.memory and plan.memory_swap then ctx.limits.swap = math.max(plan.memory_swap - plan.memory, 0) end
 end
 
+-- What was made for the job by us is his who it runs as.  Once: what he has put there himself, for a second
+-- try to find it, may be a link to what is not his.
+local function give_away(conf, ctx, long)
+  local uid = person_of(conf).uid
+  if ctx.workdir then fs.chown(ctx.workdir, uid, -1) end
+  if long then fs.give(long.dir or long.path, uid) end
+  for _, path in ipairs(ctx.given or NOTHING) do fs.give(path, uid) end
+  ctx.given = nil
+end
+
 -- From its birth to the end of all that came of it.
 local function live(conf, job, ctx, group, missing)
-  if conf.user and ctx.workdir then fs.chown(ctx.workdir, person_of(conf).uid, -1) end
   local long <close> = not job.argv and #(job.script or "") > ARGUMENT_MOST and long_script(job, ctx) or nil
+  if conf.user then give_away(conf, ctx, long) end
   local child <close> = process.spawn(request_of(conf, job, ctx, long, group, missing))
   local _ <close> = not group and cgroup.keep("session", child.pid) or nil
   local ending <close> = process.ending(child, { signal = conf.signal, grace = ctx.grace })

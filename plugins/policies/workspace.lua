@@ -22,7 +22,8 @@ workspace.config = {
     doc = "Whether a job's directory stays afterwards." },
 }
 
-local PRIVATE = 448 -- 0700
+-- Whoever the job runs as has to come through to a directory that is his, and may see none beside it.
+local PASSABLE = 457 -- 0711
 local SETTLE_TRIES = 10
 local TRUSTED = 60  -- seconds after which somebody may have tidied an unused directory away
 
@@ -57,11 +58,12 @@ local home_meta = { __index = {} }
 -- A sweeping neighbour may be quicker than our lock: then there is another name.  But where nothing can
 -- be locked, that would go on for ever.
 local function settle(home)
-  fs.mkdir(home.root, { parents = true, mode = PRIVATE })
+  fs.mkdir(home.root, { parents = true, mode = PASSABLE })
   home.root = fs.realpath(home.root) -- a job is told its place, and goes elsewhere
   sweep(home.root)
   for _ = 1, SETTLE_TRIES do
     home.folder = fs.temp_dir(fs.join(home.root, "worker-jobs-"))
+    fs.chmod(home.folder, PASSABLE)
     home.lock = try_lock(home.folder)
     if home.lock and fs.exists(home.folder) then break end
     if home.lock then home.lock:close() end
@@ -141,7 +143,7 @@ end
 
 -- Where no directory can be made every job would fail: so none is claimed.
 local function try_out(root)
-  local ok, why = pcall(fs.workplace, root, PRIVATE)
+  local ok, why = pcall(fs.workplace, root, PASSABLE)
   if not ok then
     err.raise("file", ("jobs could have no directory: %s; another place is given with --workspace"):format(tostring(why)))
   end

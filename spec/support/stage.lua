@@ -63,12 +63,12 @@ local function chains(run)
   return built
 end
 
-local function executor_of(run, isolation, check)
+local function executor_of(run, isolation, check, user)
   if run then
     return { name = "spec", conf = {}, plugin = { isolation = isolation, check = check,
       run = function(_, job, ctx) return run(job, ctx) end } }
   end
-  local shell, conf = plugin.get("executor", "shell", { drain = "200ms" })
+  local shell, conf = plugin.get("executor", "shell", { drain = "200ms", user = user })
   return { name = "shell", conf = conf, plugin = shell }
 end
 
@@ -87,14 +87,15 @@ local meta = { __index = methods }
 
 --- A worker: protocol (its name), fields (of its configuration), and: run (instead of real processes),
 -- slots, policies (of the run chain), record, dir (for all that it keeps), grace, name (of the worker);
--- isolation and check of the executor that run stands for; or executors, a list of { name, isolation, run }.
+-- isolation and check of the executor that run stands for; user, whom real processes run as; or
+-- executors, a list of { name, isolation, run }.
 function stage.worker(options)
   local protocol, conf = plugin.get("protocol", options.protocol, options.fields)
   local dir = options.dir or not options.run and stage.dir() or nil
   local server = agent.new {
     name = options.protocol, plugin = protocol, conf = conf, slots = options.slots or 1,
     executors = options.executors and executors_of(options.executors)
-      or { executor_of(options.run, options.isolation, options.check) },
+      or { executor_of(options.run, options.isolation, options.check, options.user) },
     policies = chains(options.policies or (options.run or options.executors) and {} or REAL),
     events = events.new(), record = options.record or record.none(), grace = options.grace or 0.2,
     worker_name = options.name, workspace = dir and dir:path "work", spool_dir = dir and dir:path "spool",

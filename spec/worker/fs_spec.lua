@@ -83,6 +83,21 @@ describe("worker.fs", function()
     assert.equal(2, fs.remove_tree(dir:path("a")))
   end)
 
+  it("gives away with all that is in it, and nothing that a link leads to", function()
+    local dir <close> = scratch.dir()
+    fs.mkdir(dir:path("a/b"), { parents = true })
+    fs.write(dir:path("a/b/.file"), "x")
+    fs.write(dir:path("other"), "x")
+    fs.symlink(dir:path("other"), dir:path("a/link"))
+    local me = fs.stat(dir.root).uid
+    local him = me == 0 and 65534 or me
+    fs.give(dir:path("a"), him)
+    for _, name in ipairs { "a", "a/b", "a/b/.file", "a/link" } do
+      assert.equal(him, fs.lstat(dir:path(name)).uid, name)
+    end
+    assert.equal(me, fs.stat(dir:path("other")).uid)
+  end)
+
   it("lists sorted names, and says when there are more", function()
     local dir <close> = scratch.dir()
     for _, name in ipairs { "c", "a", "b" } do dir:write(name, "") end

@@ -14,7 +14,7 @@ local files = {}
 
 local DOWNLOAD = 600 -- seconds that a download may be silent
 local STATE_MOST = 50 << 20
-local PRIVATE = 448  -- 0700
+local PASSABLE = 457 -- 0711: steps may run as others, and see only their own
 
 -- Two kinds of state, the same in all but names.
 local STATES = {
@@ -34,7 +34,7 @@ local meta = { __index = methods }
 
 -- A directory that cannot be used would fail every step there is, one after the other.
 local function check_dir(conf)
-  local ok, why = pcall(fs.workplace, fs.join(conf.workspace_dir, "steps"), PRIVATE)
+  local ok, why = pcall(fs.workplace, fs.join(conf.workspace_dir, "steps"), PASSABLE)
   if not ok then
     error.raise("config", ("workspace_dir: this worker cannot work in %s (%s): name another directory"):format(
       conf.workspace_dir, tostring(why)))
@@ -131,7 +131,7 @@ end
 --- `files:bring(job, ctx)`: everything that the step finds: { cwd=, env=, scratch= }; no cwd where it needs
 -- no workspace.
 function methods:bring(job, ctx)
-  fs.mkdir(fs.join(self.conf.workspace_dir, "steps"), { parents = true, mode = PRIVATE })
+  fs.mkdir(fs.join(self.conf.workspace_dir, "steps"), { parents = true, mode = PASSABLE })
   local scratch = fs.temp_dir(fs.join(self.conf.workspace_dir, "steps", "step-"))
   ctx.own { close = function() fs.remove_tree(scratch) end }
   ctx.own(cgroup.keep("dir", fs.realpath(scratch)))
@@ -142,6 +142,7 @@ function methods:bring(job, ctx)
     place.env[name] = fs.realpath(dir)
   end
   bring_states(self, job, ctx, place)
+  ctx.give(scratch)
   return place
 end
 

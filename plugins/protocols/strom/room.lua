@@ -51,6 +51,7 @@ function room.here(job, ctx)
       local path = fs.join(cwd, ("_stroem_script_%s.%s"):format(text.random_id(), extension))
       ctx.own(cgroup.keep("dir", path)) -- there may be secrets in it, and others come here
       fs.write(path, code, { mode = PRIVATE })
+      ctx.give(path)
       ctx.own { close = function() fs.remove(path) end }
       return path
     end,
