@@ -5,7 +5,7 @@
  * the kernel build and drop a part of /proc for the process, which costs more than all else about
  * the birth of a small job but its clone and its exec.  So a group's processes are given it once
  * one of them has lived for a moment, 0.1 to 0.2 seconds: what needs all memory sooner than that is
- * the largest process anyway.
+ * the largest process anyway.  What they start from then on inherits it.
  *
  *	cgvictim_open(&victims, loop, directory);
  *	cgvictim_add(&victims, &victim);	(a process came in)
@@ -16,12 +16,18 @@
 #ifndef WORKER_CGVICTIM_H
 #define WORKER_CGVICTIM_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "worker/list.h"
 #include "worker/loop.h"
 
 struct cgvictim {
 	struct list link;
-	int score; /* 0: what its processes have */
+	int score;     /* 0: what its processes have */
+	size_t skip;   /* processes that were looked at already, where there are many */
+	bool again;    /* and among them was one that had not the score, or was gone */
+	unsigned done; /* how often all were looked at */
 };
 
 struct cgvictims {
@@ -40,9 +46,5 @@ void cgvictim_open(struct cgvictims *victims, struct loop *loop,
  * as it is. */
 void cgvictim_add(struct cgvictims *victims, struct cgvictim *victim);
 void cgvictim_remove(struct cgvictims *victims, struct cgvictim *victim);
-
-/* cgvictim_mark(dir, score): every process in the group ${dir} and below it has at least this
- * score from now on, and so has what they start. */
-void cgvictim_mark(int dir, int score);
 
 #endif

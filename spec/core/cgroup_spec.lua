@@ -318,6 +318,21 @@ for _, mode in ipairs { "v2", "v1" } do
       assert.equal(400, score(pids[1]))
     end)
 
+    case("gives its score to each of many processes, some at a time #realtime", nil, function(place)
+      local group <close> = place:create(nil, nil, 400)
+      local first <close> = spawn(group, [[
+        echo 0 >/proc/self/oom_score_adj; for i in $(seq 600); do sleep 1000 & done; echo 1; wait]])
+      numbers(first, 1)
+      local second <close> = spawn(group, "echo 1; exec sleep 1000") -- so all are looked at anew
+      numbers(second, 1)
+      task.sleep(1.5)
+      local many, low = 0, 0
+      for pid in fs.read(group:path() .. "/cgroup.procs"):gmatch("%d+") do
+        many, low = many + 1, low + (score(pid) < 400 and 1 or 0)
+      end
+      assert.same({ 602, 0 }, { many, low })
+    end)
+
     case("gives its score to none that came after it was closed #realtime", nil, function(place)
       local first = place:create(nil, nil, 400)
       run(first, "exit 0")
