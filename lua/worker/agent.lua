@@ -111,7 +111,6 @@ end
 --- `server:busy()`: whether a job runs, or is reported.
 function methods:busy() return self.running + self.telling > 0 end
 
--- Entered at once, not when its task first runs: the same job may be handed out again meanwhile.
 local function start_job(server, scope, job)
   server.jobs[job.id] = job
   server.running = server.running + 1
@@ -182,7 +181,11 @@ local function accept(server, scope, job)
       { server = server.name, job = job.id })
     return false
   end
-  if server.draining and release(server, job) then return false end
+  server.jobs[job.id] = job -- entered at once: it may be handed out again meanwhile
+  if server.draining and release(server, job) then
+    server.jobs[job.id] = nil
+    return false
+  end
   server.record:claimed(server, job)
   if server.wanted["job.claimed"] then link.emit(server, "job.claimed", { job = job }) end
   start_job(server, scope, job)
@@ -213,6 +216,7 @@ local function claim_for(server, scope, claimer)
   local job = claim(server)
   claimer.step = job ~= nil and "accepting" or nil
   if job == nil then return false end
+  server.more:fire() -- not once it is accepted: that may have to wait
   local taken = accept(server, scope, job)
   claimer.step = nil
   if not taken then server:pause(USELESS_PAUSE) end
@@ -230,9 +234,7 @@ local function claim_loop(server, scope, claimer)
   if claimer ~= server.claimers[1] then wait_more(server) end
   while not server.draining and server.state ~= "closed" do
     take_place(server)
-    if claim_for(server, scope, claimer) then
-      server.more:fire()
-    else
+    if not claim_for(server, scope, claimer) then
       server:give_place()
       if server.asking > 1 then
         server.asking = server.asking - 1

@@ -38,7 +38,8 @@ function backoff.claim(conf, next)
     local began = mono()
     local ok, job, again = pcall(next, ctx)
     if ok and (job ~= nil or again) then
-      row, kind, wait = 0, nil, job == nil and again or 0
+      -- what was under way when another one failed says nothing against waiting
+      if kind ~= "failed" or began >= noted then row, kind, wait = 0, nil, job == nil and again or 0 end
     elseif ok then
       note(began, "idle", conf.idle or ctx.idle or 1, conf.idle_most or ctx.idle and 4 * ctx.idle or 10)
     else

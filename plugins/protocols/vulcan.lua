@@ -225,14 +225,19 @@ local function beat(self, member)
   end
 end
 
--- While a fragment runs under a member that the server counts as dead, another one shows that the
--- worker lives, and takes the next fragment.
-local function stay_known(self)
-  local _ <close> = self.turn:take()
+local function is_known(self)
   for _, member in pairs(self.members) do
-    if is_alive(self, member) then return end
+    if is_alive(self, member) then return true end
   end
-  self.free[#self.free + 1] = register(self)
+  return false
+end
+
+-- While a fragment runs under a member that the server counts as dead, another one shows that the
+-- worker lives, and takes the next fragment.  Heartbeats never wait for others who register.
+local function stay_known(self)
+  if is_known(self) then return end
+  local _ <close> = self.turn:take()
+  if not is_known(self) then self.free[#self.free + 1] = register(self) end
 end
 
 function vulcan.pulse(self)
@@ -324,11 +329,17 @@ function vulcan.finish(self, job, result)
     ok, why = report(self, body)
   end
   if not ok and retry.classify(why) == "retry" then error(why, 0) end
+  -- handed out again while the server was told: it believes of another member that it has it
+  local other = self.holds[job.id]
   self.holds[job.id] = nil
   if holder and ok then give_back(self, holder) end
   if not ok then
     if holder then drop(self, holder) end -- what it may still hold there is handed out again
+    if other and other ~= holder then drop(self, other) end
     error(why, 0)
+  elseif other and other ~= holder then
+    self.holds[job.id] = other
+    return vulcan.finish(self, job, result)
   end
 end
 

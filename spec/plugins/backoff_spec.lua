@@ -93,6 +93,24 @@ describe("the policy backoff", function()
     assert.is_true(waited >= 1 and waited <= 2)
   end)
 
+  it("waits as the server asked, whatever a claim brings that was under way then", function()
+    local list, at = { 1, 2 }, 0
+    local claim = plugin.policy("backoff").claim(function()
+      at = at + 1
+      task.sleep(list[at] or 1)
+      if at == 2 and list[1] then
+        list[1] = nil
+        err.raise("http", "slow down", { status = 429, retry_after = 60 })
+      end
+      return { id = "a" }
+    end)
+    local waited
+    local function try() pcall(claim, { pause = function(seconds) waited = seconds return true end }) end
+    task.all { try, try }
+    try()
+    assert.is_true(waited >= 60)
+  end)
+
   it("lets the error through", function()
     local ok, why = pcall(plugin.policy("backoff").claim(function() err.raise("gone", "who are you") end), {})
     assert.is_false(ok)

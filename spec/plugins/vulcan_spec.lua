@@ -225,7 +225,46 @@ describe("vulcan claims", function()
   end)
 end)
 
+describe("vulcan, a fragment that is handed out again", function()
+  it("while its report is on the way leaves no registration behind that holds it", function()
+    local fake, runs = vulcan.fake { jobs = { "a" } }, 0
+    local row = fake.store.list[1]
+    fake:bend("POST /work/result", function(_, reply, go)
+      for _, worker in pairs(fake.store.workers) do
+        if worker.current == row.id then worker.status, worker.current = "error", nil end
+      end
+      row.status, row.attempt, fake.store.unsorted = "pending", 2, true
+      task.sleep(8)
+      return reply:send(go())
+    end)
+    local worker = vulcan.worker(fake, nil, { slots = 3, run = function()
+      runs = runs + 1
+      return takes(3)()
+    end })
+    task.sleep(60)
+    assert.same({ 1, "completed" }, { runs, row.status })
+    for _, seen in pairs(fake.store.workers) do assert.is_nil(seen.current) end
+    worker:stop()
+    task.sleep(60)
+    assert.same({ "completed", 2 }, { row.status, row.attempt })
+  end)
+end)
+
 describe("vulcan stays known", function()
+  it("while many claims wait for a registration that takes long: what runs is not handed out again", function()
+    local fake, registered = vulcan.fake(), 0
+    for i = 1, 40 do fake:add(tostring(i)) end
+    fake:bend_all("POST /workers/register", function(_, reply, go)
+      registered = registered + 1
+      if registered > 2 then task.sleep(4) end
+      return reply:send(go())
+    end)
+    vulcan.worker(fake, nil, { slots = 32, run = takes(300) })
+    task.sleep(290)
+    for _, row in ipairs(fake.store.list) do assert.is_true(row.attempt <= 1) end
+    assert.equal(0, vulcan.workers(fake, "error"))
+  end)
+
   it("while a script runs: heartbeats go on, the fragment is not handed out again", function()
     local fake = vulcan.fake { jobs = { "long" }, heartbeat_timeout = 3, check_interval = 1 }
     vulcan.worker(fake, { heartbeat = "1s", dead_after = "3s" }, { run = takes(60) })

@@ -164,6 +164,55 @@ describe("worker.agent", function()
     assert.equal(8, server.free)
   end)
 
+  it("goes on asking while what one claim brought has to wait", function()
+    local n, began, at = 0, sys.mono(), {}
+    local plugin = protocol({}, { claims = 4, hands_out_retries = true, claim = function()
+      n = n + 1
+      local mine = n
+      task.sleep(0.1)
+      if mine == 1 then return { id = "a" } end
+      if mine <= 3 then return nil end -- all but one claimer stop
+      if mine == 4 then -- and that one brings the next try of what is still being reported
+        task.sleep(3)
+        return { id = "a" }
+      end
+      return mine <= 8 and { id = "j" .. mine } or "end"
+    end })
+    local told = false
+    function plugin.finish(_, job)
+      if job.id ~= "a" or told then return end
+      told = true
+      task.sleep(300)
+    end
+    local server, run = serve(plugin, { slots = 8, executor = executor(function(job)
+      at[job.id] = sys.mono() - began
+      task.sleep(1)
+      return { state = "success", exit_code = 0 }
+    end) })
+    assert.equal(0, run(server))
+    assert.is_true(at.j5 < 10 and at.a > 300)
+  end)
+
+  it("runs a job once that two claims bring at the same time, each of which may be another try", function()
+    local runs, most, now = 0, 0, 0
+    local jobs = { { id = "a" }, { id = "a" }, { id = "a" } }
+    local slow = setmetatable({ claimed = function() task.sleep(2) end }, { __index = record.none() })
+    local plugin = protocol({}, { claims = 3, hands_out_retries = true, claim = function()
+      task.sleep(0.1)
+      return table.remove(jobs, 1) or "end"
+    end })
+    local server, run = serve(plugin, { slots = 3, record = slow, executor = executor(function()
+      runs, now = runs + 1, now + 1
+      most = math.max(most, now)
+      task.sleep(5)
+      now = now - 1
+      return { state = "success", exit_code = 0 }
+    end) })
+    assert.equal(0, run(server))
+    assert.equal(1, most)
+    assert.is_true(runs >= 1)
+  end)
+
   it("has the place of a job that is being reported for the next one, where the protocol lets it", function()
     local function most_of(slots, aside)
       local running, telling, most_running, most_telling, list = 0, 0, 0, 0, {}
