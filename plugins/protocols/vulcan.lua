@@ -163,6 +163,7 @@ function vulcan.open(conf)
     api = http.client { base = conf.url, timeout = conf.request_timeout },
     limit = math.max(conf.dead_after, 2 * conf.heartbeat),
     members = {}, free = {}, holds = {}, turn = task.semaphore(1),
+    asking = 0, mending = 0, settled = task.signal(),
   }
   self.free[1] = register(self)
   return self
@@ -189,7 +190,11 @@ end
 
 function vulcan.claim(self)
   local member = take(self)
+  while self.mending > 0 do self.settled:wait() end
+  self.asking = self.asking + 1
   local ok, job = pcall(request_work, self, member)
+  self.asking = self.asking - 1
+  if self.mending > 0 then self.settled:fire(1 << 20) end
   if not ok then
     if claimed_nothing(self, member, job) then give_back(self, member) else drop(self, member) end
     error(job, 0)
@@ -314,7 +319,7 @@ end
 -- Reported under the member that ran it, even one of before a restart: the server then forgets that it
 -- has something to run again.  Where it has forgotten the member instead, another one will do, but one
 -- that runs nothing.
-function vulcan.finish(self, job, result)
+local function tell(self, job, result)
   local code, message = verdict(job, result)
   local holder = self.holds[job.id]
   local body = {
@@ -339,8 +344,25 @@ function vulcan.finish(self, job, result)
     error(why, 0)
   elseif other and other ~= holder then
     self.holds[job.id] = other
-    return vulcan.finish(self, job, result)
+    return tell(self, job, result)
   end
+end
+
+local function tell_alone(self, job, result)
+  while self.asking > 0 do self.settled:wait() end
+  tell(self, job, result)
+end
+
+-- What a member has that the server counts as dead may be handed out again at any moment.  So nothing is
+-- asked for while that is reported: then it is known who has it, and it is reported once.
+function vulcan.finish(self, job, result)
+  local holder = self.holds[job.id]
+  if holder and is_alive(self, holder) then return tell(self, job, result) end
+  self.mending = self.mending + 1
+  local ok, why = pcall(tell_alone, self, job, result)
+  self.mending = self.mending - 1
+  self.settled:fire(1 << 20)
+  if not ok then error(why, 0) end
 end
 
 return vulcan

@@ -226,6 +226,30 @@ describe("vulcan claims", function()
 end)
 
 describe("vulcan, a fragment that is handed out again", function()
+  it("by a claim that is under way when it ends runs and is reported once, where its registration may count as dead", function()
+    local fake = vulcan.fake { jobs = { "a" } }
+    local row, worker, asked_for, runs = fake.store.list[1], nil, 0, 0
+    fake:bend_all("POST /work/request", function(_, reply, go)
+      asked_for = asked_for + 1
+      if asked_for ~= 2 then return reply:send(go()) end
+      for _, member in pairs(worker.server.self.members) do member.late = member.late or member.id == row.worker end
+      for _, seen in pairs(fake.store.workers) do
+        if seen.current == row.id then seen.status, seen.current = "error", nil end
+      end
+      row.status, row.attempt, fake.store.unsorted = "pending", 2, true
+      local answer = table.pack(go())
+      task.sleep(8)
+      return reply:send(table.unpack(answer, 1, answer.n))
+    end)
+    worker = vulcan.worker(fake, nil, { slots = 2, run = function()
+      runs = runs + 1
+      return takes(3)()
+    end })
+    task.sleep(60)
+    assert.same({ "completed", 1, 1 }, { row.status, row.reports, runs })
+    for _, seen in pairs(fake.store.workers) do assert.is_nil(seen.current) end
+  end)
+
   it("while its report is on the way leaves no registration behind that holds it", function()
     local fake, runs = vulcan.fake { jobs = { "a" } }, 0
     local row = fake.store.list[1]
@@ -408,7 +432,8 @@ describe("vulcan loses nothing", function()
     local plugin = registry.open({ "plugins" }):get("protocol", "vulcan")
     local function report_of(job, result)
       local told
-      plugin.finish({ holds = {}, api = { post = function(_, _, options) told = options.json end } }, job, result)
+      local api = { post = function(_, _, options) told = options.json end }
+      plugin.finish({ holds = {}, asking = 0, mending = 0, settled = task.signal(), api = api }, job, result)
       return told
     end
     local usage, stderr = { cpu = 0.1, wall = 1.5 }, { stderr = "no\n" }
