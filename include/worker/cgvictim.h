@@ -1,5 +1,4 @@
-/* cgvictim.h -- which jobs the kernel ends first when memory runs out.  Floor 3.  For cgroup.c
- *alone.
+/* cgvictim.h -- which jobs the kernel ends first when memory runs out.  Floor 3.  For cgroup.c.
  *
  * That is a number of each process (oom_score_adj), which its children inherit.  Writing it makes
  * the kernel build and drop a part of /proc for the process, which costs more than all else about

@@ -156,11 +156,12 @@ local function claim(server)
 end
 
 -- Whether a job is new here.  A server may hand out the next try of a job before it has answered the report
--- of the last one, for which that waits then.
+-- of the last one, for which that waits then, and keeps no other claimer waiting.
 local function is_new(server, job)
   if not server.jobs[job.id] then return true end
   local before = server.contexts[job.id]
   if not (server.plugin.hands_out_retries and before and before.told) then return false end
+  server.more:fire()
   while server.jobs[job.id] do server.changed:wait() end
   return true
 end
@@ -216,10 +217,9 @@ local function claim_for(server, scope, claimer)
   local job = claim(server)
   claimer.step = job ~= nil and "accepting" or nil
   if job == nil then return false end
-  server.more:fire() -- not once it is accepted: that may have to wait
   local taken = accept(server, scope, job)
   claimer.step = nil
-  if not taken then server:pause(USELESS_PAUSE) end
+  if taken then server.more:fire() else server:pause(USELESS_PAUSE) end
   return taken
 end
 
@@ -229,7 +229,7 @@ local function wait_more(server)
   server.asking = server.asking + 1
 end
 
--- Each claim that brings a job lets one more claimer go; each that does not stops one, but for the last.
+-- Each claim that brings a job to run lets one more claimer go; each that does not stops one, but for the last.
 local function claim_loop(server, scope, claimer)
   if claimer ~= server.claimers[1] then wait_more(server) end
   while not server.draining and server.state ~= "closed" do

@@ -193,6 +193,25 @@ describe("worker.agent", function()
     assert.is_true(at.j5 < 10 and at.a > 300)
   end)
 
+  it("asks a server that hands out one and the same job for ever no more often for having many claims", function()
+    local claims = 0
+    local plugin = protocol({}, { claims = 16, claim = function()
+      claims = claims + 1
+      task.sleep(0.05)
+      return { id = "a" }
+    end })
+    local server, run = serve(plugin, { slots = 20, executor = executor(function()
+      task.sleep(90)
+      return { state = "success", exit_code = 0 }
+    end) })
+    local handle = task.start(run, server)
+    task.sleep(60)
+    assert.is_true(claims <= 130, claims .. " claims")
+    server:drain "enough"
+    server:cancel_jobs "enough"
+    handle:join()
+  end)
+
   it("runs a job once that two claims bring at the same time, each of which may be another try", function()
     local runs, most, now = 0, 0, 0
     local jobs = { { id = "a" }, { id = "a" }, { id = "a" } }
